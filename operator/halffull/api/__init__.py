@@ -1,0 +1,1 @@
+"""The one typed model: custom resources, RouterConfig, and what is generated from them."""

@@ -1,0 +1,1 @@
+"""The operator (`halffull operator`): from custom resources to Kubernetes objects and the routers' configuration."""

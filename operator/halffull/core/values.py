@@ -1,0 +1,65 @@
+"""Values that policies, gates and orderings read. Who fills them: the router (live) and the simulator (virtual time).
+
+Absent knowledge is None, never 0. Times are seconds of the host's monotonic clock; tokens are counts.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class State(Enum):
+    """What a router thinks of a replica."""
+
+    READY = "Ready"
+    DRAINING = "Draining"
+    SUSPECT = "Suspect"
+    DOWN = "Down"
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What an engine says of itself in one scrape; None where it does not say it."""
+
+    running: float | None = None
+    """requests in the running batch"""
+    waiting: float | None = None
+    """requests in the engine's queue"""
+    kv_usage: float | None = None
+    """fraction of KV cache blocks in use, 0 to 1, evictable prefix blocks not counted"""
+    kv_tokens: float | None = None
+    """capacity of the KV cache in tokens"""
+    prompt_tokens: float | None = None
+    """prompt tokens processed since the engine's start"""
+    generation_tokens: float | None = None
+    """tokens generated since the engine's start"""
+    preemptions: float | None = None
+    """pre-emptions since the engine's start"""
+    prefix_queries: float | None = None
+    """prompt tokens looked up in the prefix cache since the engine's start"""
+    prefix_hits: float | None = None
+    """prompt tokens found in the prefix cache since the engine's start"""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as scheduling sees it; made once by its host, then only read."""
+
+    id: str
+    arrived: float
+    """when its last byte was read, seconds"""
+    prompt_tokens: int
+    """estimated or exact length of the prompt"""
+    stream: bool = True
+    """whether the first token can be seen (server-sent events)"""
+    max_tokens: int | None = None
+    """limit on generated tokens that the request sets"""
+    body_bytes: int = 0
+    """memory that its body holds while it waits"""
+    resendable: bool = True
+    """whether it may be sent again where no answer has started"""
+    priority: int = 0
+    """class, lower first"""
+    caller: str = ""
+    """who asks: a hash of the API key or the `user` field; never logged"""
+    avoid: frozenset[str] = field(default_factory=frozenset)
+    """names of replicas that failed it already"""

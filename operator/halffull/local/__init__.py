@@ -1,0 +1,1 @@
+"""halffull without a cluster: `up`, `demo` and `load`."""

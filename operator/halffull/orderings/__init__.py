@@ -1,0 +1,1 @@
+"""Orderings pick which queued request is offered next: one pure file each, named in `catalog`."""

@@ -1,0 +1,1 @@
+"""The routing sidecar (`halffull router`): the data path and what surrounds it."""

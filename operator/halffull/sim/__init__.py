@@ -1,0 +1,1 @@
+"""The engine model and the simulated engine built on it (`halffull engine`)."""
