@@ -1,0 +1,169 @@
+"""The books: what a router knows exactly by itself of every replica, since every request it sent is in them.
+
+Kept by `dispatch`, read by policies, gates and the host. Letters in brackets are those of the design's formulas.
+"""
+
+from halffull.core.estimators import Rate
+from halffull.core.values import Signals, State
+
+PREFILL_RATE = 10_000.0
+"""tokens/s assumed of a replica before anything is learned; only ratios between replicas matter"""
+PRIOR_TOKENS = 2_000.0
+"""how much evidence of its own (prompt tokens) a replica needs to move half-way from the fleet's rate"""
+LEARNING_HALF_LIFE_S = 30.0
+KV_HALF_LIFE_S = 7.0
+"""freed KV is averaged over about ten seconds (e-folding)"""
+KV_FLOOR = 0.002
+"""fraction of the KV cache per second below which the freeing rate is not believed (2 % in ten seconds)"""
+
+
+class Replica:
+    """One engine and its page in the books."""
+
+    __slots__ = (
+        "_busy_since",
+        "_kv_freed",
+        "_prefilled",
+        "backoff_s",
+        "closed_until",
+        "decode_tokens",
+        "decoding",
+        "host",
+        "in_flight",
+        "kv_tokens",
+        "max_in_flight",
+        "max_sequences",
+        "models",
+        "name",
+        "place",
+        "port",
+        "prefill_rate",
+        "prefill_tokens",
+        "signals",
+        "signals_at",
+        "state",
+        "suspended",
+        "waiting_prompt_tokens",
+        "weight",
+    )
+
+    def __init__(self, name: str, host: str, port: int, *, max_sequences: int = 256) -> None:
+        self.name = name
+        self.host = host
+        self.port = port
+        self.state = State.READY
+        self.suspended = False
+        """taken out by the operator, for at most as long as its document is valid"""
+        self.weight = 1.0
+        """relative share from slow facts, 0.1 to 1"""
+        self.in_flight = 0
+        """[n] requests sent and not finished"""
+        self.prefill_tokens = 0
+        """[Q] uncached prompt tokens of requests with no first token yet"""
+        self.waiting_prompt_tokens = 0
+        """[QK] whole prompts of the same requests"""
+        self.decoding = 0
+        """requests past their first token"""
+        self.decode_tokens = 0
+        """[KD] prompt and streamed tokens of the decoding requests"""
+        self.kv_tokens: float | None = None
+        """[K] KV cache capacity; None: unknown"""
+        self.prefill_rate = PREFILL_RATE
+        """[v] learned prompt tokens per second"""
+        self.max_sequences = max_sequences
+        """sequences that the engine runs at once"""
+        self.max_in_flight = 2 * max_sequences
+        """what the gate `limit` lets in; set by the gate"""
+        self.closed_until = 0.0
+        """takes nothing new before this time: it refused or could not be reached"""
+        self.backoff_s = 0.0
+        self.signals: Signals | None = None
+        self.signals_at = 0.0
+        self.models: tuple[str, ...] = ()
+        """names the engine serves, from its own list; empty: unknown"""
+        self.place = -1
+        """index among the candidates; -1: not one of them"""
+        self._busy_since = 0.0
+        self._prefilled = Rate(LEARNING_HALF_LIFE_S)
+        self._kv_freed = Rate(KV_HALF_LIFE_S)
+
+    @property
+    def address(self) -> str:
+        """`host:port`, brackets around an IPv6 address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def sent(self, prompt_tokens: int, now: float) -> None:
+        """A request was given to this replica."""
+        if not self.prefill_tokens:
+            self._busy_since = now
+        self.in_flight += 1
+        self.prefill_tokens += prompt_tokens
+        self.waiting_prompt_tokens += prompt_tokens
+
+    def started(self, prompt_tokens: int) -> None:
+        """The first token of a request came, or is taken to have come: its prompt is in KV."""
+        self.prefill_tokens -= prompt_tokens
+        self.waiting_prompt_tokens -= prompt_tokens
+        self.decoding += 1
+        self.decode_tokens += prompt_tokens
+
+    def learn(self, prompt_tokens: int, now: float, fleet_rate: float) -> None:
+        """A first token was seen: the time since the last one, or since work began, tells how fast the replica prefills.
+
+        To be called before `started`.
+        """
+        self._prefilled.add(prompt_tokens, now - self._busy_since, now)
+        self._busy_since = now
+        self.prefill_rate = self._prefilled.value(fleet_rate, PRIOR_TOKENS)
+
+    def unsent(self, prompt_tokens: int) -> None:
+        """A request that had not started left without a first token."""
+        self.in_flight -= 1
+        self.prefill_tokens -= prompt_tokens
+        self.waiting_prompt_tokens -= prompt_tokens
+
+    def ended(self, kv_tokens: int, now: float) -> None:
+        """A request that had started left; `kv_tokens` are its prompt and streamed tokens."""
+        self.in_flight -= 1
+        self.decoding -= 1
+        self.decode_tokens -= kv_tokens
+        self._kv_freed.add(kv_tokens, 0.0, now)
+
+    def kv_free_rate(self, now: float) -> float:
+        """Tokens of KV per second freed lately, at least the floor; 0 where the capacity is unknown."""
+        if self.kv_tokens is None:
+            return 0.0
+        self._kv_freed.add(0.0, 0.0, now)
+        window_s = KV_HALF_LIFE_S / 0.6931471805599453
+        return max(self._kv_freed.total / window_s, KV_FLOOR * self.kv_tokens)
+
+
+class Books:
+    """All replicas by name, and the fleet's average prefill rate."""
+
+    def __init__(self) -> None:
+        self.replicas: dict[str, Replica] = {}
+        self._rates = 0.0
+
+    @property
+    def fleet_rate(self) -> float:
+        """Mean learned prefill rate (tokens/s): what a replica without evidence is taken for."""
+        return self._rates / len(self.replicas) if self.replicas else PREFILL_RATE
+
+    def add(self, replica: Replica) -> None:
+        """Open a page; the replica is taken to be as fast as the fleet until it shows otherwise."""
+        replica.prefill_rate = self.fleet_rate
+        self.replicas[replica.name] = replica
+        self._rates += replica.prefill_rate
+
+    def remove(self, replica: Replica) -> None:
+        """Close a page."""
+        del self.replicas[replica.name]
+        self._rates -= replica.prefill_rate
+
+    def learn(self, replica: Replica, prompt_tokens: int, now: float) -> None:
+        """Learn from a first token that was seen; see `Replica.learn`."""
+        before = replica.prefill_rate
+        replica.learn(prompt_tokens, now, self.fleet_rate)
+        if self.replicas.get(replica.name) is replica:
+            self._rates += replica.prefill_rate - before
