@@ -1,0 +1,136 @@
+"""vLLM: names of its metrics since 0.9, its paths, its container. Caller: the catalog; `simulated` shares the wire.
+
+Sources: vLLM's `v1/metrics/loggers.py` and `entrypoints/**/api_router.py` of 0.9 to 0.33, and recorded answers of 0.32.
+"""
+
+from halffull.core.values import Signals
+from halffull.engines.arguments import Flag
+from halffull.engines.base import Adapter, Container, Dialect, Limits, Path
+from halffull.engines.exposition import Exposition, Series, number
+
+RUNNING = Series((b"vllm:num_requests_running",))
+WAITING = Series((b"vllm:num_requests_waiting",))
+KV_USAGE = Series((b"vllm:kv_cache_usage_perc", b"vllm:gpu_cache_usage_perc"), across="mean")
+PREFIX_QUERIES = Series((b"vllm:prefix_cache_queries_total", b"vllm:gpu_prefix_cache_queries_total"))
+PREFIX_HITS = Series((b"vllm:prefix_cache_hits_total", b"vllm:gpu_prefix_cache_hits_total"))
+PREEMPTIONS = Series((b"vllm:num_preemptions_total",))
+PROMPT_TOKENS = Series((b"vllm:prompt_tokens_total",))
+GENERATION_TOKENS = Series((b"vllm:generation_tokens_total",))
+
+OPENAI = Path()
+PLAIN = Path(streams=False)
+ANTHROPIC = Path(Dialect.ANTHROPIC)
+RESPONSES = Path(Dialect.RESPONSES)
+STORED_RESPONSE = Path(Dialect.RESPONSES, resendable=False)
+
+PATHS = {
+    "/v1/chat/completions": OPENAI,
+    "/v1/chat/completions/batch": PLAIN,
+    "/v1/completions": OPENAI,
+    "/v1/responses": RESPONSES,
+    "/v1/messages": ANTHROPIC,
+    "/v1/messages/count_tokens": Path(Dialect.ANTHROPIC, streams=False),
+    "/v1/audio/transcriptions": OPENAI,
+    "/v1/audio/translations": OPENAI,
+    "/inference/v1/generate": OPENAI,
+    **dict.fromkeys(
+        (
+            "/v1/embeddings",
+            "/v2/embed",
+            "/pooling",
+            "/classify",
+            "/score",
+            "/v1/score",
+            "/rerank",
+            "/v1/rerank",
+            "/v2/rerank",
+            "/tokenize",
+            "/detokenize",
+            "/v1/chat/completions/render",
+            "/v1/completions/render",
+        ),
+        PLAIN,
+    ),
+}
+
+ADMIN_PATHS = frozenset(
+    {
+        "/sleep",
+        "/wake_up",
+        "/is_sleeping",
+        "/pause",
+        "/resume",
+        "/is_paused",
+        "/abort_requests",
+        "/reset_prefix_cache",
+        "/reset_mm_cache",
+        "/reset_encoder_cache",
+        "/server_info",
+        "/collective_rpc",
+        "/scale_elastic_ep",
+        "/is_scaling_elastic_ep",
+        "/start_profile",
+        "/stop_profile",
+        "/v1/load_lora_adapter",
+        "/v1/unload_lora_adapter",
+        "/kv_event_sources",
+    }
+)
+
+
+def signals(exposition: bytes | str) -> Signals:
+    """Read one `/metrics` body. The order of look-ups is the order in which vLLM prints."""
+    read = Exposition(exposition)
+    return Signals(
+        running=read.value(RUNNING),
+        waiting=read.value(WAITING),
+        kv_usage=read.fraction(KV_USAGE),
+        prefix_queries=read.value(PREFIX_QUERIES),
+        prefix_hits=read.value(PREFIX_HITS),
+        preemptions=read.value(PREEMPTIONS),
+        prompt_tokens=read.value(PROMPT_TOKENS),
+        generation_tokens=read.value(GENERATION_TOKENS),
+        kv_tokens=_kv_tokens(read),
+    )
+
+
+def _kv_tokens(read: Exposition) -> float | None:
+    """Return the KV cache's size in tokens over all data-parallel ranks.
+
+    Newer versions say it (`kv_cache_size_tokens`; right for models with several kinds of cache), older ones give blocks
+    and their size. A label may be the text `None`.
+    """
+    ranks = read.labels(b"vllm:cache_config_info")
+    sizes = [_size(labels) for labels in ranks]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known and len(known) == len(ranks) else None
+
+
+def _size(labels: dict[bytes, bytes]) -> float | None:
+    tokens, blocks, block = (
+        number(labels.get(name, b"")) for name in (b"kv_cache_size_tokens", b"num_gpu_blocks", b"block_size")
+    )
+    if tokens:
+        return tokens
+    return blocks * block if blocks and block else None
+
+
+VLLM = Adapter(
+    type="vllm",
+    signals=signals,
+    paths=PATHS,
+    prefixes={"/v1/responses/": STORED_RESPONSE},
+    admin_paths=ADMIN_PATHS,
+    # what the API server sets on a GPU of less than 70 GB; larger ones take more, and say so by their arguments only
+    defaults=Limits(max_sequences=256, max_batched_tokens=2048),
+    sequence_flags=("--max-num-seqs", "--max-num-active-seqs"),
+    batched_token_flags=("--max-num-batched-tokens",),
+    container=Container(
+        flags=(
+            Flag(("--port",), "{port}"),
+            Flag(("--model", "--config"), "{model}", unless_positional=True),
+            Flag(("--served-model-name",), "{model}"),
+        ),
+        pre_stop_seconds=60,
+    ),
+)
