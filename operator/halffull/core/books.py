@@ -31,7 +31,6 @@ class Replica:
         "host",
         "in_flight",
         "kv_tokens",
-        "max_in_flight",
         "max_sequences",
         "models",
         "name",
@@ -72,8 +71,6 @@ class Replica:
         """[v] learned prompt tokens per second"""
         self.max_sequences = max_sequences
         """sequences that the engine runs at once"""
-        self.max_in_flight = 2 * max_sequences
-        """what the gate `limit` lets in; set by the gate"""
         self.closed_until = 0.0
         """takes nothing new before this time: it refused or could not be reached"""
         self.backoff_s = 0.0
@@ -100,8 +97,9 @@ class Replica:
         self.prefill_tokens += prompt_tokens
         self.waiting_prompt_tokens += prompt_tokens
 
-    def started(self, prompt_tokens: int) -> None:
+    def started(self, prompt_tokens: int, now: float) -> None:
         """The first token of a request came, or is taken to have come: its prompt is in KV."""
+        self._busy_since = now
         self.prefill_tokens -= prompt_tokens
         self.waiting_prompt_tokens -= prompt_tokens
         self.decoding += 1
@@ -113,7 +111,6 @@ class Replica:
         To be called before `started`.
         """
         self._prefilled.add(prompt_tokens, now - self._busy_since, now)
-        self._busy_since = now
         self.prefill_rate = self._prefilled.value(fleet_rate, PRIOR_TOKENS)
 
     def unsent(self, prompt_tokens: int) -> None:
@@ -134,8 +131,7 @@ class Replica:
         if self.kv_tokens is None:
             return 0.0
         self._kv_freed.add(0.0, 0.0, now)
-        window_s = KV_HALF_LIFE_S / 0.6931471805599453
-        return max(self._kv_freed.total / window_s, KV_FLOOR * self.kv_tokens)
+        return max(self._kv_freed.per_second, KV_FLOOR * self.kv_tokens)
 
 
 class Books:

@@ -59,3 +59,6 @@ class Gate(Protocol):
 
     def open(self, replica: Replica) -> bool:
         """Whether the replica can take a request at all; asked when its books change."""
+
+    def limit(self, replica: Replica) -> int | None:
+        """Requests in flight that it lets in; None: no limit. Shown to people."""

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry(Generic[Made]):
     """One choice of a catalog."""
 

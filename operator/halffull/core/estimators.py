@@ -28,9 +28,9 @@ class Rate:
         self._seconds += seconds
 
     @property
-    def total(self) -> float:
-        """The decayed amount."""
-        return self._amount
+    def per_second(self) -> float:
+        """Amount per second of clock time, for what is counted without seconds of activity."""
+        return self._amount * self._decay
 
     def value(self, prior: float, prior_amount: float) -> float:
         """The rate, pulled towards `prior` as if `prior_amount` had been seen at that rate."""

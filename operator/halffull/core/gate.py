@@ -24,8 +24,11 @@ class NoGate(Gate):
 
     def open(self, replica: Replica) -> bool:
         """Return True."""
-        replica.max_in_flight = 0
         return True
+
+    def limit(self, replica: Replica) -> int | None:
+        """Return None."""
+        return None
 
 
 class LimitGate(Gate):
@@ -36,8 +39,11 @@ class LimitGate(Gate):
 
     def open(self, replica: Replica) -> bool:
         """Whether the replica has fewer requests in flight than its limit."""
-        replica.max_in_flight = self._limit or 2 * replica.max_sequences
-        return replica.in_flight < replica.max_in_flight
+        return replica.in_flight < (self._limit or 2 * replica.max_sequences)
+
+    def limit(self, replica: Replica) -> int | None:
+        """Return the limit that holds for this replica."""
+        return self._limit or 2 * replica.max_sequences
 
 
 _ENTRIES = (

@@ -3,7 +3,7 @@
 Absent knowledge is None, never 0. Times are seconds of the host's monotonic clock; tokens are counts.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -61,5 +61,3 @@ class Request:
     """class, lower first"""
     caller: str = ""
     """who asks: a hash of the API key or the `user` field; never logged"""
-    avoid: frozenset[str] = field(default_factory=frozenset)
-    """names of replicas that failed it already"""

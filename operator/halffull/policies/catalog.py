@@ -13,7 +13,7 @@ from halffull.policies.round_robin import RoundRobin
 from halffull.policies.sal import Sal, SalParameters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PolicyEntry(Entry[Policy]):
     """One policy as the catalog lists it."""
 

@@ -1,0 +1,65 @@
+"""One request's life as a state machine. `dispatch` moves it; the router and the simulator carry out what it says."""
+
+from enum import Enum
+from typing import Any
+
+from halffull.core.books import Replica
+from halffull.core.errors import Failure
+from halffull.core.values import Request
+
+
+class Phase(Enum):
+    """Where a request stands. Back edges: WAITING or CONNECTING to QUEUED when it is moved."""
+
+    QUEUED = "queued"
+    """waits in the router for a replica"""
+    CONNECTING = "connecting"
+    """has a replica, is not on the wire"""
+    WAITING = "waiting"
+    """sent, not started"""
+    STREAMING = "streaming"
+    """its first token has come"""
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing further happens."""
+        return self is Phase.DONE or self is Phase.FAILED
+
+
+class Exchange:
+    """A request, its replica, and what the books hold for it. Compared by identity."""
+
+    __slots__ = (
+        "attempts",
+        "avoid",
+        "failure",
+        "host",
+        "phase",
+        "presumed",
+        "replica",
+        "request",
+        "sent_at",
+        "started_at",
+        "tokens",
+    )
+
+    def __init__(self, request: Request, host: Any = None) -> None:
+        self.request = request
+        self.host = host
+        """the object of the router or the simulator that carries out this exchange"""
+        self.phase = Phase.QUEUED
+        self.replica: Replica | None = None
+        self.attempts = 0
+        """times it was given to a replica"""
+        self.avoid: frozenset[str] = frozenset()
+        """names of replicas that failed it"""
+        self.sent_at = 0.0
+        self.started_at: float | None = None
+        """when its first token was seen, seconds"""
+        self.presumed = False
+        """the books take it as started although nothing was seen: its answer is not streamed"""
+        self.tokens = 0
+        """tokens of its answer so far"""
+        self.failure: Failure | None = None

@@ -1,0 +1,164 @@
+"""The dispatcher as a state machine: whatever order things happen in, no request is lost and the books stay exact."""
+
+import random
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from halffull.core.books import Replica
+from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.errors import Failure, Reason
+from halffull.core.exchange import Exchange, Phase
+from halffull.core.gate import GATES, LimitParameters
+from halffull.core.values import Request, State
+from halffull.orderings.catalog import ORDERINGS
+from halffull.policies.catalog import POLICIES
+
+BUSY = Failure(Reason.ENGINE_BUSY, "busy")
+
+
+class Scheduling(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.serial = 0
+        self.limits = Limits(queue_requests=4, queue_timeout_s=5.0, no_replica_s=2.0, attempts=3)
+        self.policy = "sal"
+        self.dispatcher = Dispatcher(
+            POLICIES["sal"].make(),
+            ORDERINGS["fcfs"].make(),
+            GATES["limit"].make(LimitParameters(2)),
+            random.Random(1),
+            self.limits,
+        )
+        self.exchanges: list[Exchange] = []
+
+    def carry_out(self, given: list[Exchange]) -> None:
+        for exchange in given:
+            assert exchange.phase in (Phase.CONNECTING, Phase.FAILED)
+            assert (exchange.failure is not None) == (exchange.phase is Phase.FAILED)
+
+    def pick(self, data: Any, *phases: Phase) -> Exchange | None:
+        chosen = [e for e in self.exchanges if e.phase in phases]
+        return data.draw(st.sampled_from(chosen)) if chosen else None
+
+    @rule(tokens=st.integers(1, 5000), stream=st.booleans(), resendable=st.booleans())
+    def arrive(self, tokens: int, stream: bool, resendable: bool) -> None:
+        self.serial += 1
+        request = Request(str(self.serial), self.now, tokens, stream=stream, body_bytes=tokens, resendable=resendable)
+        exchange = self.dispatcher.arrive(request, self.now)
+        self.exchanges.append(exchange)
+        assert exchange.phase in (Phase.CONNECTING, Phase.QUEUED, Phase.FAILED)
+
+    @rule(data=st.data())
+    def send(self, data: Any) -> None:
+        if exchange := self.pick(data, Phase.CONNECTING):
+            self.dispatcher.sent(exchange, self.now)
+
+    @rule(data=st.data())
+    def start(self, data: Any) -> None:
+        if exchange := self.pick(data, Phase.WAITING):
+            self.dispatcher.started(exchange, self.now)
+            self.dispatcher.progressed(exchange, 1)
+
+    @rule(data=st.data(), tokens=st.integers(0, 50))
+    def progress(self, data: Any, tokens: int) -> None:
+        if exchange := self.pick(data, Phase.STREAMING):
+            self.dispatcher.progressed(exchange, tokens)
+
+    @rule(data=st.data())
+    def finish(self, data: Any) -> None:
+        if exchange := self.pick(data, Phase.STREAMING):
+            self.carry_out(self.dispatcher.finished(exchange, self.now))
+            assert exchange.phase is Phase.DONE
+
+    @rule(data=st.data())
+    def refuse(self, data: Any) -> None:
+        if exchange := self.pick(data, Phase.CONNECTING, Phase.WAITING):
+            attempts = exchange.attempts
+            given = self.dispatcher.not_started(exchange, BUSY, self.now)
+            self.carry_out(given)
+            if attempts >= self.limits.attempts or not exchange.request.resendable:
+                assert exchange.phase is Phase.FAILED
+
+    @rule(data=st.data())
+    def break_off(self, data: Any) -> None:
+        if exchange := self.pick(data, Phase.STREAMING):
+            self.carry_out(self.dispatcher.broken(exchange, BUSY, self.now)[:0])
+            assert exchange.phase is Phase.FAILED
+
+    @rule(data=st.data())
+    def cancel(self, data: Any) -> None:
+        if exchange := self.pick(data, Phase.QUEUED, Phase.CONNECTING, Phase.WAITING, Phase.STREAMING):
+            self.carry_out(self.dispatcher.cancel(exchange, self.now))
+            assert exchange.phase is Phase.DONE
+
+    @rule(seconds=st.floats(0.01, 3.0))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.carry_out(self.dispatcher.tick(self.now))
+
+    @rule(number=st.integers(0, 3))
+    def join(self, number: int) -> None:
+        name = f"r{number}"
+        if name not in self.dispatcher.books.replicas:
+            self.dispatcher.add(Replica(name, "127.0.0.1", 8000), self.now)
+            self.carry_out(self.dispatcher.release(self.now))
+
+    @precondition(lambda self: self.dispatcher.books.replicas)
+    @rule(data=st.data(), state=st.sampled_from([*State, None]))
+    def change_fleet(self, data: Any, state: State | None) -> None:
+        replica = data.draw(st.sampled_from(list(self.dispatcher.books.replicas.values())))
+        if state is None:
+            self.dispatcher.remove(replica)
+        else:
+            replica.state = state
+            self.dispatcher.refresh(replica, self.now)
+        self.carry_out(self.dispatcher.release(self.now))
+
+    @rule(policy=st.sampled_from(list(POLICIES)), gate=st.sampled_from(list(GATES)))
+    def swap(self, policy: str, gate: str) -> None:
+        waiting = len(self.dispatcher.queue)
+        self.dispatcher.configure(
+            POLICIES[policy].make(), ORDERINGS["fcfs"].make(), GATES[gate].make(), self.limits, self.now
+        )
+        assert len(self.dispatcher.queue) == waiting
+        self.carry_out(self.dispatcher.release(self.now))
+
+    @invariant()
+    def books_are_exact(self) -> None:
+        for replica in self.dispatcher.books.replicas.values():
+            held = [e for e in self.exchanges if e.replica is replica]
+            begun = [e for e in held if e.phase is Phase.STREAMING or e.presumed]
+            waiting = [e for e in held if e not in begun]
+            assert replica.in_flight == len(held)
+            assert replica.decoding == len(begun)
+            assert (
+                replica.prefill_tokens == replica.waiting_prompt_tokens == sum(e.request.prompt_tokens for e in waiting)
+            )
+            assert replica.decode_tokens == sum(e.request.prompt_tokens + e.tokens for e in begun)
+
+    @invariant()
+    def candidates_are_true(self) -> None:
+        dispatcher = self.dispatcher
+        for place, replica in enumerate(dispatcher.candidates):
+            assert replica.place == place
+            assert replica.state is State.READY
+            assert dispatcher.books.replicas[replica.name] is replica
+            assert dispatcher.gate.open(replica)
+
+    @invariant()
+    def nobody_is_lost(self) -> None:
+        queued = [e for e in self.exchanges if e.phase is Phase.QUEUED]
+        assert len(self.dispatcher.queue) == len(queued)
+        assert self.dispatcher.queue.bytes == sum(e.request.body_bytes for e in queued)
+        assert not (queued and self.dispatcher.candidates), "work conservation"
+        for exchange in self.exchanges:
+            held = exchange.phase in (Phase.CONNECTING, Phase.WAITING, Phase.STREAMING)
+            assert held == (exchange.replica is not None)
+
+
+Scheduling.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestScheduling = Scheduling.TestCase
