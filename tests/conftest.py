@@ -1,0 +1,93 @@
+"""Fixtures that tests of several folders share."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from cluster.binaries import MissingError, find_all
+from cluster.control_plane import ControlPlane
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def binaries() -> Mapping[str, Path]:
+    """Paths of etcd, kube-apiserver, kube-controller-manager, kubectl and helm.
+
+    Skips the test if one is missing; in CI that is a failure.
+    """
+    try:
+        return find_all()
+    except MissingError as error:
+        if os.environ.get("CI"):
+            raise
+        return pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def cluster(binaries: Mapping[str, Path]) -> Iterator[ControlPlane]:
+    """A real control plane, one per test process. A test that stops its API server starts it again."""
+    with ControlPlane(binaries) as control_plane:
+        yield control_plane
+
+
+@pytest.fixture(scope="session")
+def new_namespace(cluster: ControlPlane) -> Iterator[Callable[[], str]]:
+    """Makes one more namespace at each call; all are deleted at the end."""
+    names = (f"test-{number}" for number in itertools.count(1))
+    made: list[str] = []
+
+    def make() -> str:
+        name = next(names)
+        cluster.kubectl("create", "namespace", name)
+        made.append(name)
+        return name
+
+    yield make
+    if made:
+        cluster.kubectl("delete", "namespace", "--wait=false", "--ignore-not-found", *made)
+
+
+@pytest.fixture
+def namespace(cluster: ControlPlane, new_namespace: Callable[[], str]) -> Iterator[str]:
+    """A fresh namespace, whose deletion starts when the test ends."""
+    name = new_namespace()
+    yield name
+    cluster.kubectl("delete", "namespace", "--wait=false", "--ignore-not-found", name)
+
+
+@pytest.fixture(scope="session")
+def crds(cluster: ControlPlane) -> None:
+    """The CustomResourceDefinitions of manifests/crds, established."""
+    folder = str(ROOT / "manifests" / "crds")
+    cluster.kubectl("apply", "--server-side", "-f", folder)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", folder)
+
+
+@pytest.fixture(scope="session")
+def helm(binaries: Mapping[str, Path]) -> Path:
+    """The path of helm."""
+    return binaries["helm"]
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    """Waits until a condition holds: `eventually(lambda: ..., seconds=30)`; fails at the deadline."""
+
+    def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"still not so after {seconds:.0f} s"
+            time.sleep(0.02)
+
+    return wait
