@@ -1,0 +1,53 @@
+"""Small GET requests of our own to engines: metrics, model lists, health. Never a client's request.
+
+Made by `app` for one engine configuration; used by `scrape` and by `endpoints`.
+"""
+
+import ssl
+from pathlib import Path
+
+import aiohttp
+
+LARGEST_ANSWER = 4 << 20
+"""bytes; a vLLM's exposition has 58 kB"""
+
+FAILURES = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+"""what `get` raises"""
+
+
+class EngineClient:
+    """Calls engines of one ModelDeployment with its scheme, authority and key."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        scheme: str = "http",
+        ca_file: Path | None = None,
+        api_key_file: Path | None = None,
+    ) -> None:
+        """Raises OSError or ssl.SSLError where `ca_file` is missing or no certificate."""
+        self._session = session
+        self._scheme = scheme
+        self._key_file = api_key_file
+        self._ssl: ssl.SSLContext | bool = True
+        if scheme == "https":
+            self._ssl = ssl.create_default_context(cafile=ca_file)
+            # Replicas are called by pod address, which no certificate names; the authority is what is checked.
+            self._ssl.check_hostname = False
+
+    async def get(self, address: str, path: str, limit_s: float) -> tuple[int, bytes]:
+        """Return status and body of `GET path` at `host:port`. Raises one of FAILURES."""
+        headers = {}
+        if self._key_file:  # read each time: the kubelet replaces the file when the Secret changes
+            headers["authorization"] = f"Bearer {self._key_file.read_text().strip()}"
+        timeout = aiohttp.ClientTimeout(total=limit_s)
+        url = f"{self._scheme}://{address}{path}"
+        async with self._session.get(
+            url, headers=headers, ssl=self._ssl, timeout=timeout, allow_redirects=False
+        ) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > LARGEST_ANSWER:
+                    raise ValueError(f"answer of {path} is larger than {LARGEST_ANSWER} bytes")
+            return response.status, bytes(body)

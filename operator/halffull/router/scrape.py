@@ -1,0 +1,125 @@
+"""Pulls what engines say of themselves into the books: signals and KV capacity from metrics, names from model lists.
+
+`fleet` tells it which replicas there are; `app` makes it. One task per replica, spread over the interval. `owns` says
+which replicas this router scrapes: all of them now; routers that share the work ask their rendezvous hash there.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from halffull.core.books import Replica
+from halffull.core.contracts import Rng
+from halffull.engines.base import Adapter
+from halffull.router.engine_client import FAILURES, EngineClient
+
+LOG = logging.getLogger(__name__)
+MODELS_INTERVAL_S = 15.0
+LIMIT_S = 5.0
+"""longest wait for one answer; a busy engine's API process is slow but not dead"""
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What `spec.engine.limits` says against the engine's own word; None: the engine is believed."""
+
+    max_sequences: int | None = None
+    kv_tokens: float | None = None
+
+
+class Scraper:
+    """Follows the metrics of all replicas that it was told of and owns."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        adapter: Adapter,
+        *,
+        interval_s: float,
+        overrides: Overrides,
+        now: Callable[[], float],
+        rng: Rng,
+        scraped: Callable[[Replica], None],
+        owns: Callable[[Replica], bool] = lambda _: True,
+    ) -> None:
+        """`scraped` is called after each answer that changed a replica's page."""
+        self._client = client
+        self._adapter = adapter
+        self._overrides = overrides
+        self._now = now
+        self._rng = rng
+        self._scraped = scraped
+        self._owns = owns
+        self._tasks: dict[Replica, asyncio.Task[None]] = {}
+        self.interval_s = interval_s
+        """seconds between two scrapes of one replica; may be changed at any time"""
+        self.scrapes = 0
+        self.failures = 0
+
+    def added(self, replica: Replica) -> None:
+        """Follow one more replica."""
+        replica.max_sequences = self._overrides.max_sequences or self._adapter.defaults.max_sequences
+        replica.kv_tokens = self._overrides.kv_tokens
+        self._tasks[replica] = asyncio.get_running_loop().create_task(self._follow(replica))
+
+    def removed(self, replica: Replica) -> None:
+        """Follow it no longer."""
+        if task := self._tasks.pop(replica, None):
+            task.cancel()
+
+    def close(self) -> None:
+        """Follow none."""
+        for replica in list(self._tasks):
+            self.removed(replica)
+
+    async def _follow(self, replica: Replica) -> None:
+        # The first look comes soon, since capacities are wanted; the phases of a fleet are spread from the second on.
+        await asyncio.sleep(0.1 * self._rng.random())
+        models_due = self._now()
+        while True:
+            if self._owns(replica):
+                await self._metrics(replica)
+                if self._now() >= models_due:
+                    found = await self._models(replica)
+                    models_due = self._now() + (MODELS_INTERVAL_S if found else self.interval_s)
+            await asyncio.sleep(self.interval_s * (0.75 + 0.5 * self._rng.random()))  # in no common phase
+
+    async def _metrics(self, replica: Replica) -> None:
+        """Scrape once. A failure leaves what was known: its age tells how stale it is."""
+        self.scrapes += 1
+        try:
+            status, body = await self._client.get(replica.address, self._adapter.metrics_path, LIMIT_S)
+        except FAILURES as error:
+            self._failed(replica, f"{type(error).__name__}: {error}")
+            return
+        if status != 200:
+            self._failed(replica, f"HTTP {status}")
+            return
+        replica.signals = self._adapter.signals(body)
+        replica.signals_at = self._now()
+        if self._overrides.kv_tokens is None and replica.signals.kv_tokens is not None:
+            replica.kv_tokens = replica.signals.kv_tokens
+        self._scraped(replica)
+
+    def _failed(self, replica: Replica, reason: str) -> None:
+        self.failures += 1
+        LOG.debug("metrics of %s at %s: %s", replica.name, replica.address, reason)
+
+    async def _models(self, replica: Replica) -> bool:
+        """Fetch the names that the engine serves; return whether it said any."""
+        try:
+            status, body = await self._client.get(replica.address, "/v1/models", LIMIT_S)
+            if status != 200:
+                return False
+            rows = msgspec.json.decode(body)["data"]
+            names = tuple(str(row["id"]) for row in rows)
+        except (*FAILURES, KeyError, TypeError) as error:
+            LOG.debug("models of %s at %s: %s", replica.name, replica.address, error)
+            return False
+        if names != replica.models:
+            replica.models = names
+            self._scraped(replica)
+        return bool(names)
