@@ -82,7 +82,7 @@ class Adapter:
     paths: Mapping[str, Path]
     """inference paths, forwarded; all else is 404 or, where in `admin_paths`, 403"""
     admin_paths: frozenset[str]
-    """paths that change the engine or other callers' requests"""
+    """paths that change the engine or show and touch other callers' requests; see `administrative`"""
     defaults: Limits
     """assumed where neither the resource nor the arguments say it"""
     container: Container
@@ -100,6 +100,10 @@ class Adapter:
         if found is None:
             found = next((kind for prefix, kind in self.prefixes.items() if path.startswith(prefix)), None)
         return found
+
+    def administrative(self, path: str) -> bool:
+        """Whether a request's path is one of `admin_paths` or lies below one (`/slots/0`)."""
+        return path in self.admin_paths or any(path.startswith(admin + "/") for admin in self.admin_paths)
 
     def limits(self, args: Sequence[str]) -> tuple[int | None, int | None]:
         """Return (max_sequences, max_batched_tokens) as the container's command and arguments set them."""

@@ -104,3 +104,23 @@ def number(text: bytes) -> float | None:
     except (IndexError, ValueError):
         return None
     return value if math.isfinite(value) and value >= 0 else None
+
+
+def total(value: float | None, extra: float | None) -> float | None:
+    """Return a value plus what some versions tell besides; None where the value itself is unknown."""
+    if value is None or extra is None:
+        return value
+    return value + extra if math.isfinite(value + extra) else None
+
+
+def product(left: float | None, right: float | None) -> float | None:
+    """Return a capacity from its parts; None where one is unknown or 0 (an engine that has not started)."""
+    result = left * right if left and right else None
+    return result if result is not None and math.isfinite(result) else None
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    """Return a fraction of 0 to 1; None where a part is unknown or makes no sense."""
+    if part is None or not whole or part > whole:
+        return None
+    return part / whole

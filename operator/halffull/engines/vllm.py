@@ -6,7 +6,7 @@ Sources: vLLM's `v1/metrics/loggers.py` and `entrypoints/**/api_router.py` of 0.
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag
 from halffull.engines.base import Adapter, Container, Dialect, Limits, Path
-from halffull.engines.exposition import Exposition, Series, number
+from halffull.engines.exposition import Exposition, Series, number, product
 
 RUNNING = Series((b"vllm:num_requests_running",))
 WAITING = Series((b"vllm:num_requests_waiting",))
@@ -103,16 +103,14 @@ def _kv_tokens(read: Exposition) -> float | None:
     ranks = read.labels(b"vllm:cache_config_info")
     sizes = [_size(labels) for labels in ranks]
     known = [size for size in sizes if size is not None]
-    return sum(known) if known and len(known) == len(ranks) else None
+    return product(sum(known), 1) if len(known) == len(ranks) else None
 
 
 def _size(labels: dict[bytes, bytes]) -> float | None:
     tokens, blocks, block = (
         number(labels.get(name, b"")) for name in (b"kv_cache_size_tokens", b"num_gpu_blocks", b"block_size")
     )
-    if tokens:
-        return tokens
-    return blocks * block if blocks and block else None
+    return tokens or product(blocks, block)
 
 
 VLLM = Adapter(
