@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 SUFFIXES = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
 """vLLM's human-readable integers: lower case decimal, upper case binary"""
@@ -38,7 +39,7 @@ def flag_number(args: Sequence[str], names: Sequence[str]) -> int | None:
     wanted = {_name(name) for name in names}
     found = None
     words = list(_words(args))
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         if _name(word) in wanted:
             _, joined, value = word.partition("=")
             found = _integer(value if joined else following) or found

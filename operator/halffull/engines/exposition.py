@@ -64,12 +64,14 @@ class Exposition:
         at = text.find(needle, self._near)
         if at < 0:
             at = text.find(needle, 0, self._near + len(needle))
+        first = True
         while at >= 0:
             start = at + len(needle)
             end = text.find(b"\n", start)
             line = text[start : end if end >= 0 else len(text)]
             if line[:1] in (b"{", b" ", b"\t"):
-                self._near = at
+                if first:
+                    self._near, first = at, False
                 yield line
                 at = end if end >= 0 and text.startswith(needle, end) else -1
             else:  # a longer name that begins alike
