@@ -100,6 +100,17 @@ Items = Annotated[tuple[Item, ...], Strict(strict=False)]
 """A list of a document; also read from a Python list."""
 
 
+@dataclass(frozen=True, slots=True)
+class ListMap:
+    """Annotation: items of the list are told apart by one key, so that each can be applied by itself."""
+
+    key: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Say it in the way of Kubernetes (called by pydantic)."""
+        return {**handler(schema), "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [self.key]}
+
+
 class UniqueItems:
     """Annotation: no item of the list appears twice."""
 
