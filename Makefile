@@ -1,0 +1,57 @@
+# Every target sets up .venv by itself. `make help` lists them.
+
+# The Python that makes .venv. Empty: the first of python3.13, 3.12, 3.11 and python3 that fits.
+PYTHON ?=
+IMAGE ?= halffull:dev
+# More arguments for the command of a target: make test ARGS='-k router', make demo ARGS='--seconds 30'.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv binaries demo test check format crds image e2e test-vllm bench constraints clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep '##' Makefile
+
+venv: ## create .venv, or bring it up to date
+	@hack/venv '$(PYTHON)'
+
+binaries: venv ## build the programs of a control plane that are not on this machine
+	@.venv/bin/python tests/cluster/binaries.py
+
+demo: venv ## show a live policy swap on four simulated engines
+	.venv/bin/halffull demo $(ARGS)
+
+test: venv binaries ## run the tests, those on a real control plane too
+	.venv/bin/pytest -m 'not e2e and not vllm' $(ARGS)
+
+check: venv ## lint, format, types, layers, generated files
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	hack/generate --check
+
+format: venv ## format the code, and fix what ruff can fix
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+crds: venv binaries ## write the generated files: manifests/crds, the chart's copies, manifests/install.yaml
+	hack/generate
+
+image: ## build the container image $(IMAGE)
+	hack/image '$(IMAGE)'
+
+e2e: venv binaries ## test $(IMAGE) on the cluster of $KUBECONFIG
+	IMAGE='$(IMAGE)' .venv/bin/pytest -m e2e tests/e2e $(ARGS)
+
+test-vllm: venv ## test before real vLLMs: HALFFULL_VLLM_URLS='http://127.0.0.1:8001 http://127.0.0.1:8002'
+	.venv/bin/pytest -m vllm tests/vllm $(ARGS)
+
+bench: venv ## measure the router
+	.venv/bin/python bench/run.py $(ARGS)
+
+constraints: ## write constraints.txt anew
+	hack/constraints "$${PYTHON:-python3.11}"
+
+clean: ## remove what the other targets made here
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
