@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Callable
 
-from halffull.api.router_config import RouterConfig, RouterConfigError, parse_router_config
+from halffull.api.router_config import RouterConfig, parse_router_config
 
 LOG = logging.getLogger(__name__)
 
@@ -34,8 +34,10 @@ class Config:
         self._text = text
         try:
             document, unknown = parse_router_config(text)
+            if not document.hash:  # written by hand
+                document = document.seal()
             self._apply(document, self.current)
-        except (RouterConfigError, ValueError, OSError) as error:
+        except (ValueError, OSError) as error:
             self.refused += 1
             self.error = f"{origin}: {error}"
             LOG.warning("configuration refused, the last good one stays: %s", self.error)

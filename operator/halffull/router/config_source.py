@@ -10,13 +10,12 @@ from pathlib import Path
 
 import aiohttp
 
+from halffull.api.router_config import CONFIG_MAP_KEY
 from halffull.core.contracts import Rng
 from halffull.router.kube import ApiServer
 from halffull.router.watch import Objects, Watch
 
 LOG = logging.getLogger(__name__)
-KEY = "router.json"
-"""key of the ConfigMap, and file name in its mounted copy"""
 POLL_S = 0.2
 """a look costs one stat(2); inotify would miss network and bind-mounted files"""
 
@@ -79,7 +78,7 @@ class ConfigMapSource:
         self._origin = f"ConfigMap {namespace}/{name}"
         self._offer = offer
         self._missing = missing
-        self._copy = FileSource(mounted / KEY, offer=offer, missing=missing) if mounted else None
+        self._copy = FileSource(mounted / CONFIG_MAP_KEY, offer=offer, missing=missing) if mounted else None
         self.watch = Watch(
             client,
             api,
@@ -97,10 +96,12 @@ class ConfigMapSource:
 
     def _changed(self, objects: Objects) -> None:
         data = objects.get(self._name, {}).get("data") or {}
-        if KEY in data:
-            self._offer(data[KEY], self._origin)
+        if CONFIG_MAP_KEY in data:
+            self._offer(data[CONFIG_MAP_KEY], self._origin)
         else:
-            self._missing(f"{self._origin} {'has no key ' + KEY if self._name in objects else 'does not exist'}")
+            self._missing(
+                f"{self._origin} {'has no key ' + CONFIG_MAP_KEY if self._name in objects else 'does not exist'}"
+            )
 
     def _failed(self, _reason: str) -> None:
         """Go by the mounted copy, which the kubelet keeps true enough, until the API server has answered once."""

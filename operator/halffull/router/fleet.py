@@ -6,9 +6,9 @@ The one place where replicas join, change state and leave. `app` makes it; sourc
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from halffull.api.router_config import Balance, ReplicaBalance
 from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
 from halffull.core.values import State
@@ -17,17 +17,7 @@ from halffull.router.discovery import Endpoint, Endpoints, difference
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What the operator's rebalancer says of one replica."""
-
-    weight: float = 1.0
-    suspended: bool = False
-    drain: bool = False
-    """nothing new is sent, what it runs goes on"""
-
-
-NEUTRAL = Share()
+NEUTRAL = ReplicaBalance()
 
 
 class Listener(Protocol):
@@ -41,13 +31,13 @@ class Listener(Protocol):
 
 
 class Fleet:
-    """All replicas by name, from endpoints and shares."""
+    """All replicas by name, from endpoints and the operator's balance."""
 
     def __init__(self, dispatcher: Dispatcher, now: Callable[[], float]) -> None:
         self._dispatcher = dispatcher
         self._now = now
         self._endpoints: dict[str, Endpoint] = {}
-        self._shares: Mapping[str, Share] = {}
+        self._balance: Mapping[str, ReplicaBalance] = {}
         self._lapse: asyncio.TimerHandle | None = None
         self.listeners: list[Listener] = []
         self.listed = False
@@ -93,14 +83,14 @@ class Fleet:
         self.found({})
         self.listed = False
 
-    def balance(self, shares: Mapping[str, Share], valid_s: float) -> None:
-        """Take weights and suspensions; they lapse to neutral `valid_s` seconds from now."""
-        self._shares = shares
+    def balance(self, balance: Balance) -> None:
+        """Take weights, suspensions and drains; weights and suspensions lapse to neutral in `valid_seconds` from now."""
+        self._balance = balance.replicas
         if self._lapse:
             self._lapse.cancel()
             self._lapse = None
-        if any(share != NEUTRAL for share in shares.values()):
-            self._lapse = asyncio.get_running_loop().call_later(valid_s, self._lapsed)
+        if any(said.weight != 1 or said.suspended for said in balance.replicas.values()):
+            self._lapse = asyncio.get_running_loop().call_later(balance.valid_seconds, self._lapsed)
         self._apply()
 
     def scraped(self, replica: Replica) -> None:
@@ -121,11 +111,11 @@ class Fleet:
     def _lapsed(self) -> None:
         LOG.warning("weights and suspensions have lapsed: the operator did not renew them")
         self._lapse = None
-        self._shares = {}
+        self._balance = {name: NEUTRAL.model_copy(update={"drain": said.drain}) for name, said in self._balance.items()}
         self._apply()
 
     def _state(self, endpoint: Endpoint) -> State:
-        if endpoint.state is State.READY and self._shares.get(endpoint.name, NEUTRAL).drain:
+        if endpoint.state is State.READY and self._balance.get(endpoint.name, NEUTRAL).drain:
             return State.DRAINING
         return endpoint.state
 
@@ -135,7 +125,7 @@ class Fleet:
         now = self._now()
         for name, endpoint in self._endpoints.items():
             replica = self.replicas[name]
-            replica.weight = self._shares.get(name, NEUTRAL).weight
+            replica.weight = self._balance.get(name, NEUTRAL).weight
             state, suspended = self._state(endpoint), name in out
             # A suspicion of the data path stands until discovery says something new.
             if replica.state is not state and not (replica.state is State.SUSPECT and state is State.READY):
@@ -146,7 +136,7 @@ class Fleet:
     def _taken_out(self) -> frozenset[str]:
         """Names that take nothing new: suspended ones, then stale ones, at most half of the fleet."""
         half = len(self._endpoints) // 2
-        wanted = [name for name in self._endpoints if self._shares.get(name, NEUTRAL).suspended]
+        wanted = [name for name in self._endpoints if self._balance.get(name, NEUTRAL).suspended]
         if self.exclude_stale:
             stale = (name for name in self._endpoints if self.signals_state(self.replicas[name]) == "stale")
             wanted += [name for name in stale if name not in wanted]
