@@ -42,3 +42,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.serviceAccount.name | default "default" }}
 {{- end -}}
 {{- end }}
+
+{{- define "halffull.lease" -}}
+{{ include "halffull.fullname" . }}-operator
+{{- end }}

@@ -1,0 +1,65 @@
+"""A cluster that runs pods ($KUBECONFIG) and the image to test ($IMAGE)."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, Load
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The image to test, REPOSITORY:TAG."""
+    if "IMAGE" not in os.environ:
+        pytest.skip("IMAGE is not set: run `make e2e`")
+    return os.environ["IMAGE"]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The cluster of $KUBECONFIG."""
+    for program in ("kubectl", "helm"):
+        assert shutil.which(program), f"{program} is not in PATH"
+    cluster = Cluster()
+    cluster.kubectl("version")
+    return cluster
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """An empty namespace for ModelDeployments."""
+    cluster.kubectl("create", "namespace", NAMESPACE)
+    yield NAMESPACE
+    cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
+
+
+@pytest.fixture
+def release(cluster: Cluster, image: str, root: Path, namespace: str) -> Iterator[list[str]]:
+    """The chart, installed; the arguments that an upgrade needs again. Uninstalled at the end, unless a test did."""
+    repository, _, tag = image.rpartition(":")
+    arguments = ["halffull", str(root / "charts" / "halffull"), "-n", RELEASE_NAMESPACE, "--wait", "--timeout", "3m"]
+    arguments += ["--set", f"image.repository={repository}", "--set", f"image.tag={tag}"]
+    cluster.helm("install", "--create-namespace", *arguments)
+    yield arguments
+    if "halffull" in cluster.helm("list", "-n", RELEASE_NAMESPACE, "-q"):
+        cluster.helm("uninstall", "halffull", "-n", RELEASE_NAMESPACE, "--wait")
+    cluster.kubectl("delete", "namespace", RELEASE_NAMESPACE, "--timeout=120s")
+
+
+@pytest.fixture
+def load(cluster: Cluster, image: str) -> Callable[..., Load]:
+    """Starts `halffull load` with these arguments in a pod of the cluster."""
+    numbers = iter(range(100))
+    return lambda *arguments: Load(cluster, f"load-{next(numbers)}", image, *arguments)
+
+
+@pytest.fixture
+def timings() -> Iterator[dict[str, float]]:
+    """Seconds by what took them; printed at the end (see them with -s)."""
+    found: dict[str, float] = {}
+    yield found
+    for what, seconds in found.items():
+        print(f"{what}: {seconds:.1f} s")  # noqa: T201

@@ -1,0 +1,137 @@
+"""What the end-to-end tests do with a cluster that runs pods; used by conftest and by every test here."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+RELEASE_NAMESPACE = "halffull-e2e-operator"
+NAMESPACE = "halffull-e2e"
+CHILDREN = "deploy,rs,pod,svc,endpointslice,cm,secret,sa,role,rolebinding,pdb,mdep,spol"
+GIVEN = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+"""what every namespace holds"""
+
+
+class CommandError(RuntimeError):
+    """kubectl or helm failed; the message is what it printed."""
+
+
+class Cluster:
+    """kubectl and helm on the cluster of $KUBECONFIG."""
+
+    def run(self, program: str, *arguments: str, stdin: str = "") -> str:
+        done = subprocess.run([program, *arguments], input=stdin, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise CommandError(f"{program} {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        return self.run("kubectl", *arguments, stdin=stdin)
+
+    def helm(self, *arguments: str) -> str:
+        return self.run("helm", *arguments)
+
+    def get(self, *arguments: str) -> Any:
+        return json.loads(self.kubectl("-n", NAMESPACE, "get", *arguments, "-o", "json"))
+
+    def pods(self, name: str, component: str) -> list[str]:
+        """Names of the pods of a ModelDeployment that are not terminating."""
+        selector = f"halffull.dev/model-deployment={name},app.kubernetes.io/component={component}"
+        items = self.get("pods", "-l", selector)["items"]
+        return sorted(item["metadata"]["name"] for item in items if "deletionTimestamp" not in item["metadata"])
+
+    def objects(self) -> set[str]:
+        """What is in the namespace, besides what every namespace holds."""
+        listed = self.kubectl("-n", NAMESPACE, "get", CHILDREN, "-o", "name").split()
+        return {name.replace(".apps/", "/").replace(".k8s.io", "") for name in listed} - GIVEN
+
+    def row(self, name: str) -> dict[str, str]:
+        """The columns of `kubectl get mdep NAME`."""
+        head, line = self.kubectl("-n", NAMESPACE, "get", "mdep", name).splitlines()
+        starts = [head.index(column) for column in head.split()]
+        ends = [*starts[1:], None]
+        return {column: line[start:end].strip() for column, start, end in zip(head.split(), starts, ends, strict=True)}
+
+    def wait(self, what: str, condition: Callable[[], object], seconds: float = 120.0) -> float:
+        """Wait until the condition holds; return how long that took (seconds)."""
+        start = time.monotonic()
+        while not condition():
+            assert time.monotonic() - start < seconds, f"{what}: still not so after {seconds:.0f} s\n{self.state()}"
+            time.sleep(0.2)
+        return time.monotonic() - start
+
+    @staticmethod
+    def timed(action: Callable[[], object]) -> float:
+        """Do it; return how long that took (seconds)."""
+        start = time.monotonic()
+        action()
+        return time.monotonic() - start
+
+    def state(self) -> str:
+        """What a person would look at when something is wrong."""
+        commands = (
+            ("-n", NAMESPACE, "get", "mdep,pods", "-o", "wide"),
+            ("-n", NAMESPACE, "get", "mdep", "-o", "jsonpath={range .items[*]}{.status}{end}"),
+            ("-n", NAMESPACE, "get", "events", "--sort-by=.metadata.creationTimestamp"),
+            ("-n", RELEASE_NAMESPACE, "get", "pods", "-o", "wide"),
+            ("-n", RELEASE_NAMESPACE, "logs", "-l", "app.kubernetes.io/component=operator", "--tail=30"),
+            ("-n", NAMESPACE, "logs", "-l", "app.kubernetes.io/component=router", "--tail=20"),
+        )
+        texts = []
+        for command in commands:
+            try:
+                texts.append(self.kubectl(*command))
+            except CommandError as error:
+                texts.append(str(error))
+        return "\n".join(texts)
+
+
+class Load:
+    """`halffull load` in a pod of the cluster; its figures are the JSON in its output."""
+
+    def __init__(self, cluster: Cluster, name: str, image: str, *arguments: str) -> None:
+        self._cluster = cluster
+        self._name = name
+        security = {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        container = {
+            "name": "load",
+            "image": image,
+            "imagePullPolicy": "IfNotPresent",
+            "args": ["load", *arguments, "--json", "/dev/stdout"],
+            "securityContext": security,
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {
+                "restartPolicy": "Never",
+                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [container],
+            },
+        }
+        cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(pod))
+
+    def phase(self) -> str:
+        return str(self._cluster.get("pod", self._name)["status"]["phase"])
+
+    def start(self) -> "Load":
+        """Wait until it sends."""
+        self._cluster.wait("load runs", lambda: self.phase() == "Running")
+        return self
+
+    def figures(self) -> dict[str, Any]:
+        """Wait for its end; return its figures."""
+        self._cluster.wait("load ended", lambda: self.phase() in {"Succeeded", "Failed"}, 300)
+        output = self._cluster.kubectl("-n", NAMESPACE, "logs", self._name)
+        self._cluster.kubectl("-n", NAMESPACE, "delete", "pod", self._name)
+        assert "\n{" in output, output
+        figures, _ = json.JSONDecoder().raw_decode(output, output.index("\n{") + 1)
+        return dict(figures)

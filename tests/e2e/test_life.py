@@ -1,0 +1,121 @@
+"""The life of a ModelDeployment on a real cluster, as its user sees it: real pods, Services and traffic."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, CommandError, Load
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+NAME = "demo"
+CRDS = {"modeldeployments.halffull.dev", "schedulingpolicies.halffull.dev"}
+
+
+def status(cluster: Cluster) -> dict[str, Any]:
+    return dict(cluster.get("mdep", NAME).get("status", {}))
+
+
+def conditions(cluster: Cluster) -> dict[str, str]:
+    """Status of each condition, of those that speak of the present generation."""
+    document = cluster.get("mdep", NAME)
+    return {
+        condition["type"]: condition["status"]
+        for condition in document.get("status", {}).get("conditions", [])
+        if condition["observedGeneration"] == document["metadata"]["generation"]
+    }
+
+
+def all_is_well(cluster: Cluster) -> bool:
+    found = conditions(cluster)
+    return found.keys() >= {"Ready", "EnginesReady", "RouterReady", "PolicyApplied"} and set(found.values()) == {"True"}
+
+
+def assert_nothing_failed(figures: dict[str, Any]) -> None:
+    requests = figures["requests"]
+    assert requests["failed"] == {}, figures
+    assert requests["completed"] == requests["sent"] > 20, figures
+    assert requests["shorterThanAsked"] == 0, figures
+
+
+def test_from_install_to_uninstall(
+    cluster: Cluster, release: list[str], load: Callable[..., Load], root: Path, timings: dict[str, float]
+) -> None:
+    sample = str(root / "manifests" / "samples" / SAMPLE)
+    to_service = ("--url", f"http://{NAME}.{NAMESPACE}", "--model", "demo")
+
+    # apply: four engines and two routers come up, and status says so
+    cluster.kubectl("apply", "-n", NAMESPACE, "-f", sample)
+    timings["apply to Ready"] = cluster.wait("all conditions are True", lambda: all_is_well(cluster))
+    cluster.wait("four replicas ready", lambda: cluster.row(NAME)["READY"] == "4/4")
+    row = cluster.row(NAME)
+    assert (row["MODEL"], row["POLICY"], row["ROUTERS"]) == ("demo", "round-robin", "2/2"), row
+
+    # a request, and then traffic: every replica gets its share
+    figures = load(*to_service, "--rate", "5", "--seconds", "15").figures()
+    assert_nothing_failed(figures)
+    engines = set(cluster.pods(NAME, "engine"))
+    assert set(figures["replicas"]) == engines
+
+    # edit the policy under load, there and back
+    running = load(*to_service, "--rate", "5", "--seconds", "30").start()
+    for policy in ("sal", "power-of-two", "least-requests", "round-robin", "sal"):
+        cluster.kubectl("patch", "-n", NAMESPACE, "mdep", NAME, "--type=merge", "-p", policy_patch(policy))
+        timings[f"policy {policy} applied"] = cluster.wait(
+            "the policy is applied", lambda: conditions(cluster).get("PolicyApplied") == "True"
+        )
+        assert [router["policy"] for router in status(cluster)["routers"]] == [policy, policy]
+        assert cluster.row(NAME)["POLICY"] == policy
+    assert_nothing_failed(running.figures())
+
+    # a wrong policy is refused, and nothing changes
+    with pytest.raises(CommandError, match="Unsupported value"):
+        cluster.kubectl("patch", "-n", NAMESPACE, "mdep", NAME, "--type=merge", "-p", policy_patch("guess"))
+    assert cluster.row(NAME)["POLICY"] == "sal"
+
+    # delete an engine pod under load: status tells, another one comes
+    running = load(*to_service, "--rate", "5", "--seconds", "30").start()
+    victim = cluster.pods(NAME, "engine")[0]
+    cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--wait=false")
+    cluster.wait("status tells that a replica leaves", lambda: replica_states(cluster).get(victim) != "Ready")
+    timings["engine pod replaced"] = cluster.wait("four replicas", lambda: cluster.row(NAME)["READY"] == "4/4")
+    assert victim not in cluster.pods(NAME, "engine")
+    assert_nothing_failed(running.figures())
+
+    # upgrade the chart under load: only the operator restarts
+    pods = cluster.pods(NAME, "engine") + cluster.pods(NAME, "router")
+    running = load(*to_service, "--rate", "5", "--seconds", "20").start()
+    timings["helm upgrade"] = cluster.timed(
+        lambda: cluster.helm("upgrade", *release, "--set", "logLevel=debug", "--set", "replicas=1")
+    )
+    assert_nothing_failed(running.figures())
+    assert cluster.pods(NAME, "engine") + cluster.pods(NAME, "router") == pods
+    cluster.kubectl("patch", "-n", NAMESPACE, "mdep", NAME, "--type=merge", "-p", policy_patch("random"))
+    cluster.wait("the new operator acts", lambda: conditions(cluster).get("PolicyApplied") == "True")
+    assert all_is_well(cluster)
+
+    # uninstall: the operator goes, routers serve on
+    timings["helm uninstall"] = cluster.timed(
+        lambda: cluster.helm("uninstall", "halffull", "-n", RELEASE_NAMESPACE, "--wait")
+    )
+    assert_nothing_failed(load(*to_service, "--rate", "5", "--seconds", "10").figures())
+    assert cluster.pods(NAME, "engine") + cluster.pods(NAME, "router") == pods
+
+    # delete: nothing but the CRDs is left
+    cluster.kubectl("delete", "-n", NAMESPACE, "mdep", NAME)
+    timings["all children gone"] = cluster.wait("the namespace is empty", lambda: not cluster.objects())
+    left = cluster.kubectl("get", "clusterrole,clusterrolebinding,crd", "-o", "name").split()
+    assert {name.split("/")[-1] for name in left if "halffull" in name} == CRDS
+    kinds = "all,cm,secret,sa,role,rolebinding,pdb,networkpolicy,lease"
+    rest = cluster.kubectl("-n", RELEASE_NAMESPACE, "get", kinds, "-o", "name").split()
+    assert set(rest) == {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+
+
+def policy_patch(policy: str) -> str:
+    return f'{{"spec": {{"scheduling": {{"policy": "{policy}"}}}}}}'
+
+
+def replica_states(cluster: Cluster) -> dict[str, str]:
+    return {replica["name"]: replica["state"] for replica in status(cluster).get("replicas", [])}
