@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -117,15 +117,15 @@ def cache_folder() -> Path:
 # --- building
 
 
-def build_missing() -> None:
-    """Build the programs that are not there. Raises BuildError."""
-    if all(locate(name) for name in PROGRAMS):
+def build_missing(names: Sequence[str]) -> None:
+    """Build those of the named programs that are not there. Raises BuildError."""
+    if all(locate(name) for name in names):
         return
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        missing = [name for name in PROGRAMS if locate(name) is None]
+        missing = [name for name in names if locate(name) is None]
         if missing:
             say(f"{', '.join(missing)} not found: building, once, into {folder} (minutes)")
             go = find_go()
@@ -220,17 +220,23 @@ def say(line: str) -> None:
     sys.stderr.write(f"binaries: {line}\n")
 
 
-def main() -> int:
-    """Build what is missing. Only in CI is it a failure that something cannot be had: elsewhere tests are skipped."""
+def main(names: Sequence[str]) -> int:
+    """Build those of the named programs that are missing, and print the path of each.
+
+    Without names: all, and only in CI it is a failure that one cannot be had, as tests without it are skipped elsewhere.
+    """
     try:
-        build_missing()
+        build_missing(names or list(PROGRAMS))
     except (BuildError, OSError) as error:
         say(str(error))
-    missing = [name for name in PROGRAMS if locate(name) is None]
+    missing = [name for name in names or PROGRAMS if locate(name) is None]
     if missing:
-        say(f"without {', '.join(missing)} the tests on a real control plane are skipped")
-    return 1 if missing and os.environ.get("CI") else 0
+        say(f"{', '.join(missing)} cannot be had; tests on a real control plane need all of {', '.join(PROGRAMS)}")
+        return 1 if names or os.environ.get("CI") else 0
+    for name in names:
+        sys.stdout.write(f"{locate(name)}\n")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
