@@ -38,6 +38,8 @@ class Signals:
     """prompt tokens looked up in the prefix cache since the engine's start"""
     prefix_hits: float | None = None
     """prompt tokens found in the prefix cache since the engine's start"""
+    token_seconds: float | None = None
+    """seconds between successive tokens, summed over all requests since the engine's start"""
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ DECODED = Series((b"sglang:realtime_tokens_total",), rank=RANK, only=(*TOTAL, (b
 PROMPT_TOKENS = Series((b"sglang:prompt_tokens_total",), rank=RANK)
 GENERATION_TOKENS = Series((b"sglang:generation_tokens_total",), rank=RANK)
 CACHED_TOKENS = Series((b"sglang:cached_tokens_total",), rank=RANK, only=((b"cache_source", b"total"),))
+TOKEN_SECONDS = Series((b"sglang:inter_token_latency_seconds_sum",), rank=RANK)
 
 PLAIN = Path(streams=False)
 NATIVE = Path(Dialect.NATIVE)
@@ -52,6 +53,7 @@ def signals(exposition: bytes | str) -> Signals:
         preemptions=read.value(PREEMPTIONS),
         prefix_queries=prompt if hits is not None else None,
         prefix_hits=hits,
+        token_seconds=read.value(TOKEN_SECONDS),
     )
 
 

@@ -16,6 +16,7 @@ PREFIX_HITS = Series((b"vllm:prefix_cache_hits_total", b"vllm:gpu_prefix_cache_h
 PREEMPTIONS = Series((b"vllm:num_preemptions_total",))
 PROMPT_TOKENS = Series((b"vllm:prompt_tokens_total",))
 GENERATION_TOKENS = Series((b"vllm:generation_tokens_total",))
+TOKEN_SECONDS = Series((b"vllm:inter_token_latency_seconds_sum", b"vllm:time_per_output_token_seconds_sum"))
 
 OPENAI = Path()
 PLAIN = Path(streams=False)
@@ -90,6 +91,7 @@ def signals(exposition: bytes | str) -> Signals:
         preemptions=read.value(PREEMPTIONS),
         prompt_tokens=read.value(PROMPT_TOKENS),
         generation_tokens=read.value(GENERATION_TOKENS),
+        token_seconds=read.value(TOKEN_SECONDS),
         kv_tokens=_kv_tokens(read),
     )
 
