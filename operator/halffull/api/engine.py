@@ -4,21 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from halffull.api.base import Count, Document, Items, LabelValue, OneOf, Port, Rule, UniqueItems
+from halffull.api.base import Document, Rule
 from halffull.api.references import ApiKeySecretRef, CaSecretRef
 from halffull.api.template import Template
+from halffull.api.values import Count, Endpoint, Items, LabelValue, OneOf, Port, UniqueItems
 from halffull.engines.catalog import ENGINES
 
 EngineType = Annotated[str, OneOf(dict.fromkeys(ENGINES, ""))]
 Scheme = Literal["http", "https"]
-Endpoint = Annotated[
-    str,
-    Field(
-        min_length=3,
-        max_length=260,
-        pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?):[0-9]{1,5}$",
-    ),
-]
 
 
 class Selector(Document):

@@ -54,6 +54,6 @@ def _sentence(detail: ErrorDetails) -> str:
         return "required"
     if kind == "literal_error":
         return f"{value!r} is not allowed; allowed: {context['expected']}"
-    if kind in {"rule", "duplicate"}:
+    if kind in {"rule", "duplicate", "pattern"}:
         return detail["msg"]
     return f"{value!r:.80}: {detail['msg'][0].lower()}{detail['msg'][1:]}"

@@ -11,13 +11,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from halffull.api.base import Document, Items, Rule, UniqueItems
+from halffull.api.base import Document, Rule
 from halffull.api.engine import Engine, EngineLimits, Selector
 from halffull.api.errors import DocumentError, sentences
 from halffull.api.references import NameRef
 from halffull.api.router import Router
 from halffull.api.scheduling import Scheduling
 from halffull.api.template import Template
+from halffull.api.values import Items, Matches, UniqueItems
 
 __all__ = [
     "API_VERSION",
@@ -34,7 +35,9 @@ __all__ = [
 ]
 
 API_VERSION = "halffull.dev/v1alpha1"
-ModelName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^\s]+$")]
+ModelName = Annotated[
+    str, Field(min_length=1, max_length=253), Matches(r"^[^\s\x00-\x1f]+$", "a name without white space")
+]
 
 
 class Tokenizer(Document):

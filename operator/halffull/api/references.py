@@ -4,9 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from halffull.api.base import Document, ObjectName, Quantity
+from halffull.api.base import Document
+from halffull.api.values import Matches, ObjectName, Quantity
 
-Key = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+Key = Annotated[
+    str, Field(min_length=1, max_length=253), Matches("^[-._a-zA-Z0-9]+$", "letters, digits, '-', '_' and '.'")
+]
 Quantities = Annotated[dict[str, Quantity], Field(max_length=64)]
 
 

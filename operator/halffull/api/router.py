@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from halffull.api.base import Bytes, Count, Document, FreeForm, Port, Seconds, SecondsOrZero
+from halffull.api.base import Document
 from halffull.api.references import NameRef, Resources, TokenSecretRef
+from halffull.api.values import Bytes, Count, FreeForm, Port, Seconds, SecondsOrZero
 
 
 class Service(Document):

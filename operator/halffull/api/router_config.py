@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from halffull.api.base import Document, Items, Port, SecondsOrZero
+from halffull.api.base import Document
 from halffull.api.engine import EngineLimits, EngineType, Scheme
 from halffull.api.errors import UNKNOWN_FIELD, DocumentError, path, sentences
 from halffull.api.model_deployment import Tokenizer
 from halffull.api.router import Drain, Retries, RouterLimits
 from halffull.api.scheduling import Scheduling
+from halffull.api.values import Items, Port, SecondsOrZero
 
 CONFIG_MAP_KEY = "router.json"
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model, with_config
 
-from halffull.api.base import CONFIG, AsBlock, Bytes, Document, OneOf, Seconds, SecondsOrZero
+from halffull.api.base import CONFIG, Document
+from halffull.api.values import AsBlock, Bytes, OneOf, Seconds, SecondsOrZero
 from halffull.core.entry import Entry
 from halffull.core.gate import GATES
 from halffull.orderings.catalog import ORDERINGS

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from halffull.api.base import Document, Items, ListMap
+from halffull.api.base import Document
+from halffull.api.values import Items, ListMap
 
 MAX_REPLICAS = 100
 """replicas listed at most, the worst first"""

@@ -4,14 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from halffull.api.base import Document, FreeForm, Items, LabelValue, Rule
+from halffull.api.base import Document, Rule
 from halffull.api.references import Resources
-
-Share = Annotated[
-    Annotated[int, Field(ge=0, le=10_000)] | Annotated[str, Field(pattern=r"^(100|[1-9]?[0-9])%$")],
-    Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
-]
-"""Pods: a number, or a percentage of the replicas."""
+from halffull.api.values import FreeForm, Items, LabelValue, ListMap, Share
 
 
 class EnvironmentVariable(Document):
@@ -77,7 +72,7 @@ class Template(Document):
     """Entry point; absent: the engine's usual one."""
     args: Items[str] = ()
     """Arguments of the engine. The port and the served model name are added where they are absent."""
-    env: Annotated[Items[EnvironmentVariable], Field(max_length=256)] = ()
+    env: Annotated[Items[EnvironmentVariable], ListMap("name"), Field(max_length=256)] = ()
     """Environment variables of the engine container."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
     """GPUs per replica: limit nvidia.com/gpu of the engine container."""
