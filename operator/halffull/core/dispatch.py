@@ -106,16 +106,16 @@ class Dispatcher:
         self._fail(exchange, failure)
         return self.release(now)
 
-    def not_started(self, exchange: Exchange, failure: Failure, now: float) -> list[Exchange]:
+    def not_started(self, exchange: Exchange, failure: Failure, now: float, closed_s: float = 0.0) -> list[Exchange]:
         """Its replica refused it or is out of reach, and no answer has started: try elsewhere, or fail with `failure`.
 
-        The replica takes nothing new for `failure.retry_after_s`, or 250 ms doubling to 10 s, whichever is longer.
+        The replica takes nothing new for `closed_s` seconds, or 250 ms doubling to 10 s, whichever is longer.
         """
         replica = exchange.replica
         self._release(exchange, now)
         if replica is not None:
             replica.backoff_s = min(max(2 * replica.backoff_s, BACKOFF_FIRST_S), BACKOFF_LAST_S)
-            replica.closed_until = now + max(failure.retry_after_s or 0.0, replica.backoff_s)
+            replica.closed_until = now + max(closed_s, replica.backoff_s)
             self.refresh(replica, now)
             exchange.avoid |= {replica.name}
         if exchange.attempts >= self._limits.attempts or not exchange.request.resendable:
@@ -200,6 +200,8 @@ class Dispatcher:
         request, candidates = exchange.request, self.candidates
         if exchange.avoid:
             candidates = [r for r in candidates if r.name not in exchange.avoid] or candidates
+        elif request.pinned is not None:
+            candidates = [r for r in candidates if r.name == request.pinned] or candidates
         replica = self._policy.choose(request, candidates, self._at(now))
         exchange.replica = replica
         exchange.phase = Phase.CONNECTING

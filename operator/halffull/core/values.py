@@ -63,3 +63,5 @@ class Request:
     """class, lower first"""
     caller: str = ""
     """who asks: a hash of the API key or the `user` field; never logged"""
+    pinned: str | None = None
+    """name of the replica that holds what the request needs; another is taken where that one is no candidate"""

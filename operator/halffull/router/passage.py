@@ -1,0 +1,381 @@
+"""The path of a request: parse -> admit -> order -> choose -> send -> relay -> account, in this order in this file.
+
+`proxy` takes requests from `client` and makes a `Passage` of each. Callbacks of `client` and `upstream` drive it, the
+dispatcher decides; there is no task per request. Prompts and answers are relayed, never kept or logged.
+"""
+
+import re
+from typing import TYPE_CHECKING
+
+from halffull.core.books import Replica
+from halffull.core.errors import Failure, Reason
+from halffull.core.exchange import Exchange
+from halffull.core.values import Request
+from halffull.engines.base import Path, aborted
+from halffull.router import dialect, framing, prompt
+from halffull.router.client import Client, Head
+from halffull.router.dialect import Event
+from halffull.router.framing import Headers
+from halffull.router.telemetry import Decision
+from halffull.router.upstream import Upstream
+
+if TYPE_CHECKING:
+    from halffull.router.proxy import Proxy
+
+HELD_BYTES = 256 << 10
+"""of an answer that has not started; beyond it the answer counts as started"""
+TAIL_BYTES = 64
+"""of a stream's end are looked at for the event that closes it"""
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+
+
+class Answer:
+    """What has come of an engine's answer."""
+
+    __slots__ = (
+        "chunked",
+        "events",
+        "held",
+        "held_bytes",
+        "lines",
+        "retry_after_s",
+        "status",
+        "tail",
+        "unread",
+        "usage_in",
+    )
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.lines = b""
+        """its headers, as lines for the client"""
+        self.events = False
+        """it is a stream of server-sent events"""
+        self.retry_after_s = 0
+        self.held: list[bytes] = []
+        """body that came before the answer started"""
+        self.held_bytes = 0
+        self.unread = b""
+        """the part of it that is not a whole event yet"""
+        self.chunked = False
+        """the client gets it in chunks"""
+        self.tail = b""
+        """its last bytes"""
+        self.usage_in = b""
+        """the last piece that told usage"""
+
+
+class Passage:
+    """One request on its way through the router."""
+
+    def __init__(self, proxy: "Proxy", client: Client, head: Head, kind: Path, body: bytes) -> None:
+        self._proxy = proxy
+        self._client = client
+        self._head = head
+        self._kind = kind
+        self._body = body
+        self._lines = b""
+        self._prompt = prompt.Prompt()
+        self.request_id = proxy.request_id(head)
+        self.arrived = proxy.clock()
+        self.deadline = self.arrived + proxy.settings.request_s
+        self.exchange: Exchange | None = None
+        self._upstream: Upstream | None = None
+        self._reconnected = False
+        self._flowing = False
+        """bytes of the answer went to the client"""
+        self._answer = Answer()
+
+    # --- 1. parse
+
+    def parse(self) -> Failure | None:
+        """Read of the body what scheduling needs; return why the request is refused, if it is."""
+        proxy, head = self._proxy, self._head
+        content_type = head.header(b"content-type")
+        if head.method == b"POST" and (not content_type or b"json" in content_type):
+            found = prompt.read(self._body)
+            if isinstance(found, Failure):
+                return found
+            self._prompt = found
+            if found.model is not None and not proxy.knows(found.model):
+                return Failure(Reason.UNKNOWN_MODEL, f"The model '{found.model}' does not exist.", "model")
+            if found.model in proxy.settings.aliases:
+                self._body = prompt.with_model(self._body, proxy.settings.model)
+        self._lines = framing.passed_on(head.headers, framing.REFRAMED | framing.OURS)
+        return None
+
+    # --- 2. admit, 3. order, 4. choose: the dispatcher's
+
+    def admit(self) -> None:
+        """Hand the request to the dispatcher, which queues it, refuses it, or chooses its replica at once."""
+        proxy, read = self._proxy, self._prompt
+        self._client.answering = self
+        request = Request(
+            id=self.request_id,
+            arrived=self.arrived,
+            prompt_tokens=read.tokens + int(read.text_bytes / proxy.ratio.value) or 1,
+            stream=read.stream and self._kind.streams,
+            max_tokens=read.max_tokens,
+            body_bytes=len(self._body),
+            resendable=self._kind.resendable,
+            caller=prompt.caller(self._head.header(b"authorization"), read.user),
+            pinned=proxy.maker(read.continues or self._head.path.rpartition("/")[2]),
+        )
+        self.exchange = proxy.dispatcher.arrive(request, self.arrived, self)
+        proxy.passages.add(self)
+        proxy.carry_out([self.exchange])
+
+    # --- 5. send
+
+    def send(self, exchange: Exchange, replica: Replica) -> None:
+        """The dispatcher chose `replica`: send on an idle connection, or open one."""
+        proxy, now = self._proxy, self._proxy.clock()
+        proxy.telemetry.decisions.append(
+            Decision(now, self.request_id, replica.name, exchange.attempts, now - self.arrived,
+                     exchange.request.prompt_tokens, replica.in_flight, replica.prefill_tokens)
+        )  # fmt: skip
+        upstream = proxy.engines.take(replica)
+        if upstream is None:
+            proxy.engines.connect(replica, self, exchange.attempts)
+        else:
+            self.connected(upstream, replica, exchange.attempts)
+
+    def connected(self, upstream: Upstream, replica: Replica, attempt: int) -> None:
+        """Write the request, unless it has moved on meanwhile."""
+        exchange = self.exchange
+        if exchange is None or exchange.replica is not replica or exchange.attempts != attempt:
+            upstream.release()
+            return
+        self._upstream = upstream
+        self._proxy.telemetry.of(replica.name).requests += 1
+        self._proxy.dispatcher.sent(exchange, self._proxy.clock())
+        head = self._head
+        upstream.request(
+            self,
+            framing.request_head(
+                (head.method, head.target), replica.address, self._lines, self.request_id, len(self._body)
+            ),
+            self._body,
+        )
+
+    def unreachable(self, replica: Replica, attempt: int, reason: str) -> None:
+        """No connection to the replica could be opened."""
+        exchange = self.exchange
+        if exchange is not None and exchange.replica is replica and exchange.attempts == attempt:
+            self._try_elsewhere(Failure(Reason.ENGINE_UNREACHABLE, f"The engine could not be reached: {reason}."))
+
+    # --- 6. relay: called by the connection to the engine
+
+    def answer_head(self, status: int, headers: Headers) -> None:
+        """Note the answer's head; it goes out when the answer has started."""
+        self._answer.status = status
+        for name, value in headers:
+            if name == b"content-type":
+                self._answer.events = value.startswith(b"text/event-stream")
+            elif name == b"retry-after" and value.isdigit():
+                self._answer.retry_after_s = int(value)
+        self._answer.lines = framing.passed_on(headers, framing.REFRAMED | framing.OURS)
+
+    def answer_data(self, data: bytes) -> None:
+        """Pass a piece of the answer on, or hold it back until the answer has started."""
+        if self._flowing:
+            self._relay(data)
+            return
+        self._answer.held.append(data)
+        self._answer.held_bytes += len(data)
+        if self._answer.events:
+            self._look_for_start(data)
+        elif self._answer.held_bytes > HELD_BYTES:
+            self._start()
+
+    def _look_for_start(self, data: bytes) -> None:
+        """Held back are events without generated text: they are neither a first token nor bytes for the client."""
+        self._answer.unread += data
+        while (end := _EVENT_END.search(self._answer.unread)) is not None:
+            event, self._answer.unread = self._answer.unread[: end.start()], self._answer.unread[end.end() :]
+            meaning = dialect.meaning(self._kind.dialect, event)
+            if meaning is Event.STARTED:
+                self._start()
+                return
+            if meaning is not Event.OPENING:
+                self._try_elsewhere(Failure(Reason.ENGINE_BUSY, "The engine took no request."))
+                return
+        if self._answer.held_bytes > HELD_BYTES:
+            self._start()
+
+    def _start(self) -> None:
+        """The answer has started: from here on the request cannot be moved."""
+        proxy, exchange, now = self._proxy, self.exchange, self._proxy.clock()
+        if exchange is None or exchange.replica is None:
+            return
+        proxy.dispatcher.started(exchange, now)
+        if self._answer.events:
+            proxy.telemetry.of(exchange.replica.name).first_token(now, now - self.arrived)
+        self._flowing = True
+        self._answer.chunked = self._client.begin(self._answer.status, self._own_lines(), None)
+        self._answer.unread = b""
+        held, self._answer.held = b"".join(self._answer.held), []
+        self._relay(held)
+
+    def _relay(self, data: bytes) -> None:
+        self._client.write(framing.chunk(data) if self._answer.chunked else data)
+        if self._answer.events and self.exchange is not None:
+            self._proxy.dispatcher.progressed(self.exchange, data.count(b"data:"))
+            if b'"usage":{' in data:
+                self._answer.usage_in = data
+            self._answer.tail = data if len(data) >= TAIL_BYTES else self._answer.tail[-TAIL_BYTES:] + data
+
+    def answer_end(self) -> None:
+        """The answer is complete by its framing; whether it is one, its content says."""
+        self._upstream = None
+        if self._flowing:
+            if self._answer.events and not dialect.ends(self._kind.dialect, self._answer.tail):
+                self._break(Failure(Reason.ENGINE_BROKEN, "The engine ended the stream early."))
+                return
+            if self._answer.chunked:
+                self._client.write(framing.LAST_CHUNK)
+            self._account(*dialect.stream_usage(self._answer.usage_in))
+            self._client.end()
+            return
+        body = b"".join(self._answer.held)
+        if self._answer.status in {429, 503}:
+            self._try_elsewhere(
+                Failure(Reason.ENGINE_BUSY, "Every engine is busy.", retry_after_s=self._answer.retry_after_s or 1),
+                closed_s=self._answer.retry_after_s,
+            )
+        elif self._answer.events and not dialect.ends(self._kind.dialect, body):
+            self._try_elsewhere(Failure(Reason.ENGINE_BROKEN, "The engine ended the stream early."))
+        elif self._answer.status == 200 and aborted(body):
+            self._try_elsewhere(Failure(Reason.ENGINE_BUSY, "The engine gave the request up."))
+        else:
+            self._answer_whole(body)
+
+    def _answer_whole(self, body: bytes) -> None:
+        proxy, exchange = self._proxy, self.exchange
+        prompt_tokens = generated = None
+        if self._answer.status == 200 and body[:1] == b"{":
+            prompt_tokens, generated, response_id = dialect.usage(body)
+            if (
+                response_id
+                and response_id.startswith("resp_")
+                and exchange is not None
+                and exchange.replica is not None
+            ):
+                proxy.remember(response_id, exchange.replica.name)
+        if exchange is not None:
+            proxy.dispatcher.started(exchange, proxy.clock())
+        lines = self._own_lines()
+        self._account(prompt_tokens, generated)
+        self._client.respond(self._answer.status, lines, body)
+
+    # --- 7. account
+
+    def _account(self, prompt_tokens: int | None, generated: int | None) -> None:
+        """Close the books of an answer that was relayed to its end; learn from its usage."""
+        proxy, exchange, now = self._proxy, self.exchange, self._proxy.clock()
+        proxy.telemetry.completed += 1
+        proxy.telemetry.answers[self._head.path, self._answer.status] += 1
+        proxy.passages.discard(self)
+        if exchange is None or exchange.replica is None:
+            return
+        if generated is not None:
+            proxy.dispatcher.progressed(exchange, generated - exchange.tokens)
+        if prompt_tokens and self._prompt.text_bytes:
+            proxy.ratio.add(self._prompt.text_bytes, prompt_tokens)
+        proxy.telemetry.of(exchange.replica.name).finished(
+            prompt_tokens or exchange.request.prompt_tokens, exchange.tokens,
+            now - exchange.started_at if self._answer.events and exchange.started_at is not None else None,
+        )  # fmt: skip
+        proxy.carry_out(proxy.dispatcher.finished(exchange, now))
+
+    # --- what goes wrong
+
+    def answer_lost(self, reason: str, *, reused: bool) -> None:
+        """The connection to the engine ended before the answer did."""
+        self._upstream = None
+        exchange = self.exchange
+        if exchange is None or exchange.replica is None:
+            return
+        if self._flowing:
+            self._break(Failure(Reason.ENGINE_BROKEN, f"The engine broke off: {reason}."))
+        elif reused and not self._reconnected and exchange.request.resendable:
+            # The engine closed a resting connection just as we used it: that says nothing of the engine.
+            self._reconnected = True
+            self._proxy.engines.connect(exchange.replica, self, exchange.attempts)
+        else:
+            self._try_elsewhere(Failure(Reason.ENGINE_BROKEN, f"The engine gave no answer: {reason}."))
+
+    def _try_elsewhere(self, failure: Failure, closed_s: float = 0.0) -> None:
+        """Nothing has started: the dispatcher moves the request, or lets it fail."""
+        proxy, exchange = self._proxy, self.exchange
+        if exchange is None or exchange.replica is None:
+            return
+        self._drop_upstream()
+        self._answer = Answer()  # what came so far does not count
+        proxy.telemetry.moves[failure.reason.header] += 1
+        proxy.telemetry.of(exchange.replica.name).failures += 1
+        proxy.carry_out(proxy.dispatcher.not_started(exchange, failure, proxy.clock(), closed_s))
+
+    def _break(self, failure: Failure) -> None:
+        """The answer has started: it ends with an error that the client can see, never silently."""
+        proxy, exchange = self._proxy, self.exchange
+        if exchange is None:
+            return
+        if exchange.replica is not None:
+            proxy.telemetry.of(exchange.replica.name).failures += 1
+        proxy.telemetry.failures[failure.reason.header] += 1
+        proxy.passages.discard(self)
+        self._drop_upstream()
+        if self._answer.events and self._answer.chunked:
+            self._client.write(framing.chunk(dialect.error_events(self._kind.dialect, failure)) + framing.LAST_CHUNK)
+            self._client.end()
+        else:
+            self._client.abort()
+        proxy.carry_out(proxy.dispatcher.broken(exchange, failure, proxy.clock()))
+
+    def fail(self, failure: Failure) -> None:
+        """Answer with an error; the dispatcher holds nothing of this request."""
+        self._proxy.passages.discard(self)
+        self._proxy.answer(self._client, self._head, failure, self.request_id)
+
+    def expire(self) -> None:
+        """The request took longer than it may."""
+        proxy, exchange = self._proxy, self.exchange
+        failure = Failure(Reason.REQUEST_TIMEOUT, f"The request took longer than {proxy.settings.request_s:g} s.")
+        if self._flowing:
+            self._break(failure)
+        elif exchange is not None and not exchange.phase.ended:
+            self._drop_upstream()
+            proxy.carry_out(proxy.dispatcher.broken(exchange, failure, proxy.clock()))
+            self.fail(failure)
+
+    def client_gone(self) -> None:
+        """Nobody waits for the answer: close to the engine, which frees the GPU."""
+        proxy = self._proxy
+        proxy.passages.discard(self)
+        proxy.telemetry.cancelled += 1
+        self._drop_upstream()
+        if self.exchange is not None:
+            proxy.carry_out(proxy.dispatcher.cancel(self.exchange, proxy.clock()))
+
+    def pause(self) -> None:
+        """The client reads slower than the engine writes: let the engine wait."""
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    # --- inside
+
+    def _own_lines(self) -> tuple[bytes, bytes]:
+        exchange = self.exchange
+        replica = exchange.replica.name if exchange is not None and exchange.replica is not None else ""
+        return self._answer.lines, framing.own_lines(self.request_id, replica)
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()

@@ -1,0 +1,126 @@
+"""What scheduling needs to know of a request's body, decoded in part. `proxy` calls it once per request.
+
+Only the fields named here become objects; a body of 64 kB costs tens of microseconds. Prompts are counted, never kept.
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from halffull.core.errors import Failure, Reason
+
+
+class _Part(msgspec.Struct):
+    text: str | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | list[_Part] | None = None
+
+
+class _Body(msgspec.Struct):
+    model: str | None = None
+    stream: bool | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    user: str | None = None
+    previous_response_id: str | None = None
+    messages: list[_Message] | None = None
+    prompt: str | list[Any] | None = None
+    input: str | list[Any] | None = None
+    system: str | list[_Part] | None = None
+    instructions: str | None = None
+    text: str | None = None
+
+
+class _Loose(msgspec.Struct):
+    """For a body whose fields have other types than the APIs say: the engine judges it, we only look for the basics."""
+
+    model: Any = None
+    stream: Any = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_LOOSE = msgspec.json.Decoder(_Loose)
+_RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(slots=True)
+class Prompt:
+    """What is known of a request before it runs."""
+
+    text_bytes: int = 0
+    """UTF-8 bytes of text; images do not count"""
+    tokens: int = 0
+    """exact tokens, where the prompt came as token ids"""
+    model: str | None = None
+    stream: bool = False
+    max_tokens: int | None = None
+    user: str = ""
+    continues: str | None = None
+    """id of the stored response that it continues"""
+
+
+def read(body: bytes) -> Prompt | Failure:
+    """Read a JSON body. A body that is no JSON object is refused; a field of an unexpected type is the engine's to judge."""
+    try:
+        fields = _BODY.decode(body)
+    except msgspec.ValidationError:
+        return _read_loosely(body)
+    except msgspec.DecodeError as error:
+        return Failure(Reason.INVALID_BODY, f"The body is not valid JSON: {error}.")
+    prompt = Prompt(
+        model=fields.model,
+        stream=fields.stream is True,
+        max_tokens=fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens,
+        user=fields.user or "",
+        continues=fields.previous_response_id,
+    )
+    if fields.messages:
+        for message in fields.messages:
+            _count(prompt, message.content)
+    for text in (fields.prompt, fields.input, fields.system, fields.instructions, fields.text):
+        if text:
+            _count(prompt, text)
+    return prompt
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """Return the JSON object with another `model`; every other value keeps its bytes."""
+    fields = _RAW.decode(body)
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)
+
+
+def caller(authorization: bytes, user: str) -> str:
+    """Return who asks, as a short hash: of the API key, else of the field `user`; empty where neither is given."""
+    told = authorization or user.encode()
+    return blake2b(told, digest_size=8).hexdigest() if told else ""
+
+
+def _read_loosely(body: bytes) -> Prompt | Failure:
+    try:
+        fields = _LOOSE.decode(body)
+    except msgspec.ValidationError:
+        return Failure(Reason.INVALID_BODY, "The body must be a JSON object.")
+    model = fields.model if isinstance(fields.model, str) else None
+    return Prompt(text_bytes=len(body), model=model, stream=fields.stream is True)
+
+
+def _count(prompt: Prompt, content: Any) -> None:
+    """Add what a text, a list of texts, parts, messages or token ids holds."""
+    if isinstance(content, str):
+        prompt.text_bytes += len(content) if content.isascii() else len(content.encode(errors="replace"))
+    elif isinstance(content, _Part):
+        _count(prompt, content.text)
+    elif isinstance(content, list):
+        if content and isinstance(content[0], int):
+            prompt.tokens += len(content)
+        else:
+            for item in content:
+                _count(prompt, item)
+    elif isinstance(content, dict):  # an input item of the Responses API
+        _count(prompt, content.get("content") or content.get("text"))

@@ -1,0 +1,244 @@
+"""All that the requests of one router share: clients, engines, dispatcher, counters. `app` makes it and tells it of the fleet.
+
+It takes each request from its `client`, refuses what no engine would get, answers `/v1/models` itself, and makes a `Passage`
+(in `passage`) of the rest.
+"""
+
+import asyncio
+import itertools
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from ssl import SSLContext
+
+from halffull.core.books import Replica
+from halffull.core.dispatch import Dispatcher
+from halffull.core.errors import Failure, Reason
+from halffull.core.estimators import Ratio
+from halffull.core.exchange import Exchange, Phase
+from halffull.core.values import State
+from halffull.engines.base import Adapter, Dialect
+from halffull.router import dialect, framing
+from halffull.router.client import Client, ClientLimits, Head
+from halffull.router.engines import Engines
+from halffull.router.passage import Passage
+from halffull.router.telemetry import Telemetry
+
+BYTES_PER_TOKEN = 4.0
+"""of text, until `usage` of an answer says better"""
+REMEMBERED_RESPONSES = 10_000
+"""stored responses whose replica is known"""
+DEADLINES_S = 0.5
+"""how often deadlines of connections and requests are looked at; a time-out comes up to this late"""
+OWN_PATHS = ("/v1/models", "/health")
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says to the data path; replaced as a whole between two requests."""
+
+    model: str
+    aliases: frozenset[str] = frozenset()
+    """further names that clients may use for `model`"""
+    request_s: float = 600.0
+    """longest time from arrival to the end of an answer"""
+    clients: ClientLimits = field(default_factory=ClientLimits)
+
+
+class Proxy:
+    """The data path of one router."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, adapter: Adapter, settings: Settings, clock: Callable[[], float], id_prefix: str
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.adapter = adapter
+        self.settings = settings
+        self.limits = settings.clients
+        self.clock = clock
+        self.engines = Engines(clock)
+        self.telemetry = Telemetry()
+        self.ratio = Ratio(BYTES_PER_TOKEN)
+        self.clients: set[Client] = set()
+        self.passages: set[Passage] = set()
+        """requests that are not answered yet"""
+        self.closing = False
+        """connections end with their next answer"""
+        self._ids = (f"{id_prefix}{number:x}" for number in itertools.count(1))
+        self._deadlines_seen = 0.0
+        self._server: asyncio.Server | None = None
+        self._made_by: dict[str, str] = {}
+
+    # --- for `app`: configuration, fleet, time
+
+    def protocol(self) -> Client:
+        """Make the protocol of one client connection (the factory of the public server)."""
+        return Client(self, self.clock)
+
+    async def listen(self, host: str, port: int, tls: SSLContext | None = None) -> int:
+        """Accept clients; return the port. Raises OSError where it is taken."""
+        server = await asyncio.get_running_loop().create_server(self.protocol, host, port, ssl=tls, backlog=4096)
+        self._server = server
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    def stop_listening(self) -> None:
+        """Accept no further clients; those that are here are served."""
+        if self._server is not None:
+            self._server.close()
+
+    def close_idle(self) -> None:
+        """Close the connections of clients that wait for nothing."""
+        for client in [client for client in self.clients if client.idle]:
+            client.close()
+
+    def configure(self, adapter: Adapter, settings: Settings) -> None:
+        """Use another configuration from the next request on."""
+        self.adapter, self.settings, self.limits = adapter, settings, settings.clients
+
+    def add(self, replica: Replica) -> None:
+        """A replica joined."""
+        self.engines.add(replica)
+        self.dispatcher.add(replica, self.clock())
+        self.release()
+
+    def remove(self, replica: Replica) -> None:
+        """A replica left; what it still answers goes on."""
+        self.dispatcher.remove(replica)
+        self.engines.remove(replica)
+
+    def refresh(self, replica: Replica) -> None:
+        """The replica's state, limits or suspension was changed."""
+        self.dispatcher.refresh(replica, self.clock())
+        self.release()
+
+    def release(self) -> None:
+        """Send what the queue holds to replicas that can take it."""
+        self.carry_out(self.dispatcher.release(self.clock()))
+
+    def tick(self) -> None:
+        """Do what time brings; to be called about every 50 ms."""
+        now = self.clock()
+        self.carry_out(self.dispatcher.tick(now))
+        if now < self._deadlines_seen + DEADLINES_S:
+            return
+        self._deadlines_seen = now
+        for client in [client for client in self.clients if client.deadline <= now]:
+            client.expired(now)
+        for passage in [passage for passage in self.passages if passage.deadline <= now]:
+            passage.expire()
+        self.engines.prune(now)
+
+    def names(self) -> list[str]:
+        """Every model name that a request may use."""
+        ready = [replica for replica in self.dispatcher.books.replicas.values() if replica.state is State.READY]
+        return sorted({self.settings.model, *self.settings.aliases}.union(*(replica.models for replica in ready)))
+
+    # --- for `client`
+
+    def opened(self, client: Client) -> None:
+        """A client connected."""
+        self.clients.add(client)
+
+    def closed(self, client: Client) -> None:
+        """A client's connection is gone."""
+        self.clients.discard(client)
+
+    def examine(self, head: Head) -> Failure | None:
+        """Refuse by its head a request that no engine would get."""
+        path, method = head.path, head.method
+        if path in self.adapter.admin_paths:
+            return Failure(Reason.ADMIN_PATH, f"{path} administers an engine and is not routed.")
+        if self.adapter.path(path) is not None:
+            allowed = {b"POST"} if path in self.adapter.paths else {b"GET", b"POST", b"DELETE"}
+        elif path in OWN_PATHS or path.startswith("/v1/models/"):
+            allowed = {b"GET", b"HEAD"}
+        else:
+            return Failure(Reason.UNKNOWN_PATH, f"{path} is not routed.")
+        if method not in allowed:
+            return Failure(Reason.METHOD_NOT_ALLOWED, f"{path} takes {b', '.join(sorted(allowed)).decode()}.")
+        return None
+
+    def handle(self, client: Client, head: Head, body: bytes) -> None:
+        """Take a whole request."""
+        self.telemetry.received += 1
+        kind = self.adapter.path(head.path)
+        if kind is None:
+            self._answer_itself(client, head)
+            return
+        passage = Passage(self, client, head, kind, body)
+        failure = passage.parse()
+        if failure is None:
+            passage.admit()
+        else:
+            passage.fail(failure)
+
+    def refuse(self, client: Client, head: Head, failure: Failure) -> None:
+        """Answer a request that was refused while it was read."""
+        self.telemetry.received += 1
+        self.answer(client, head, failure, self.request_id(head))
+
+    # --- for `passage`
+
+    def carry_out(self, exchanges: Iterable[Exchange]) -> None:
+        """Do what the dispatcher decided."""
+        for exchange in exchanges:
+            passage: Passage = exchange.host
+            if exchange.phase is Phase.CONNECTING and exchange.replica is not None:
+                passage.send(exchange, exchange.replica)
+            elif exchange.failure is not None:
+                passage.fail(exchange.failure)
+
+    def answer(self, client: Client, head: Head, failure: Failure, request_id: str) -> None:
+        """Answer with an error in the form of the path's API."""
+        kind = self.adapter.path(head.path)
+        status, reason = failure.reason.status, failure.reason.header
+        self.telemetry.failures[reason] += 1
+        self.telemetry.answers[head.path if kind else "other", status] += 1
+        lines = [framing.own_lines(request_id), b"x-halffull-reason: %b\r\n" % reason.encode(), framing.JSON]
+        if failure.retry_after_s is not None:
+            lines.append(b"retry-after: %d\r\n" % failure.retry_after_s)
+        client.respond(status, lines, dialect.error_body(kind.dialect if kind else Dialect.OPENAI, failure))
+
+    def knows(self, model: str) -> bool:
+        """Whether a request may name this model."""
+        settings = self.settings
+        return model == settings.model or model in settings.aliases or model in self.names()
+
+    def request_id(self, head: Head) -> str:
+        """Return the client's own id if it is a sane one, else a new one."""
+        given = head.header(b"x-request-id")
+        return given.decode() if _REQUEST_ID.match(given) else next(self._ids)
+
+    def remember(self, response_id: str, replica: str) -> None:
+        """Note which replica made a stored response."""
+        if len(self._made_by) >= REMEMBERED_RESPONSES:
+            del self._made_by[next(iter(self._made_by))]
+        self._made_by[response_id] = replica
+
+    def maker(self, response_id: str) -> str | None:
+        """Return the replica that made a stored response, if known."""
+        return self._made_by.get(response_id)
+
+    # --- inside
+
+    def _answer_itself(self, client: Client, head: Head) -> None:
+        request_id = self.request_id(head)
+        wanted = head.path.removeprefix("/v1/models").removeprefix("/")
+        if head.path == "/health":
+            body, lines = b"", [framing.own_lines(request_id)]
+        elif head.path == "/v1/models":
+            body, lines = dialect.models_body(self.names()), [framing.own_lines(request_id), framing.JSON]
+        elif wanted in self.names():
+            body, lines = dialect.model_body(wanted), [framing.own_lines(request_id), framing.JSON]
+        else:
+            self.answer(
+                client,
+                head,
+                Failure(Reason.UNKNOWN_MODEL, f"The model '{wanted}' does not exist.", "model"),
+                request_id,
+            )
+            return
+        self.telemetry.answers[head.path if head.path in OWN_PATHS else "other", 200] += 1
+        client.respond(200, lines, body)

@@ -1,0 +1,230 @@
+"""Connections to engines: the client side of HTTP/1.1 as an asyncio Protocol, and the idle ones of each replica.
+
+`proxy` takes a connection, sends one request on it, and hears of the answer through the `Reader` that it gave.
+"""
+
+import asyncio
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import Protocol, cast
+
+import httptools
+
+from halffull.router.framing import Headers
+
+IDLE_S = 4.0
+"""an idle connection is not used again after this time: uvicorn, which serves most engines, closes at 5 s"""
+MAX_HEAD_BYTES = 64 << 10
+
+
+class Reader(Protocol):
+    """What hears of one answer."""
+
+    def answer_head(self, status: int, headers: Headers) -> None:
+        """The final status and headers came; names in lower case."""
+
+    def answer_data(self, data: bytes) -> None:
+        """A piece of the body came, without its framing."""
+
+    def answer_end(self) -> None:
+        """The answer is complete by its framing."""
+
+    def answer_lost(self, reason: str, *, reused: bool) -> None:
+        """It will not be complete; `reused`: nothing came, on a connection that had served before."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to a replica; it serves one request at a time."""
+
+    def __init__(self, pool: "Pool", clock: Callable[[], float]) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._parser = httptools.HttpResponseParser(self)
+        self._reader: Reader | None = None
+        self._headers: Headers = []
+        self._until_close = False
+        self._complete = False
+        self._head_bytes = 0
+        self._served = 0
+        self._silent = True
+        self.idle_since = 0.0
+        self.transport: asyncio.Transport | None = None
+
+    def request(self, reader: Reader, head: bytes, body: bytes) -> None:
+        """Send a request whose answer `reader` hears of."""
+        self._reader = reader
+        self._silent = True
+        if self.transport is not None:
+            self.transport.write(head + body if len(body) < 16384 else head)
+            if len(body) >= 16384:
+                self.transport.write(body)
+
+    def abandon(self) -> None:
+        """Nobody wants the answer any more: close, which makes the engine stop."""
+        self._reader = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def release(self) -> None:
+        """It was not needed after all: rest."""
+        self._pool.put(self)
+
+    def pause(self) -> None:
+        """Stop reading, so that the engine waits."""
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if self.transport is not None:
+            self.transport.resume_reading()
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio: parse; a byte nobody asked for, or a broken message, ends the connection."""
+        if self._reader is None:
+            self.close()
+            return
+        self._silent = False
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._complete:
+                self._lose(f"the answer is malformed: {error}")
+                return
+            self._until_close = True  # bytes after the end: the answer stands, the connection does not
+        if self._complete:
+            self._finish()
+
+    def eof_received(self) -> None:
+        """Called by asyncio: an answer without a length ends here."""
+        if self._until_close and self._reader is not None:
+            self._finish()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        self.transport = None
+        self._pool.forget(self)
+        self._lose("the connection was closed" if exc is None else f"the connection broke: {exc}")
+
+    # --- httptools
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        if self._complete:
+            raise httptools.HttpParserError("bytes after the end of the answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise httptools.HttpParserError("too many header bytes")
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        status, headers = self._parser.get_status_code(), self._headers
+        self._headers, self._head_bytes = [], 0
+        if status < 200 or self._reader is None:
+            return  # 1xx: the final answer follows
+        names = {name for name, _ in headers}
+        bodiless = status in {204, 304}
+        self._until_close = not bodiless and not names & {b"content-length", b"transfer-encoding"}
+        self._reader.answer_head(status, headers)
+
+    def on_body(self, data: bytes) -> None:
+        """Called by the parser."""
+        if self._reader is not None:
+            self._reader.answer_data(data)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._complete = self._parser.get_status_code() >= 200
+
+    # --- inside
+
+    def close(self) -> None:
+        """Close after what is written."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def _finish(self) -> None:
+        """The answer is complete. The connection is free before its reader hears, who may send the next request."""
+        reader, self._reader = self._reader, None
+        self._complete = False
+        self._served += 1
+        if not self._until_close and self._parser.should_keep_alive():
+            self._pool.put(self)
+        else:
+            self.close()
+        if reader is not None:
+            reader.answer_end()
+
+    def _lose(self, reason: str) -> None:
+        reader, self._reader = self._reader, None
+        if self.transport is not None:
+            self.transport.abort()
+        if reader is not None:
+            reader.answer_lost(reason, reused=self._served > 0 and self._silent)
+
+
+class Pool:
+    """Connections of one replica. Idle ones are used last in, first out, so that the rest time out."""
+
+    def __init__(self, host: str, port: int, clock: Callable[[], float], tls: SSLContext | None = None) -> None:
+        self._host = host
+        self._port = port
+        self._clock = clock
+        self._tls = tls
+        self._idle: list[Upstream] = []
+        self._closed = False
+
+    def take(self) -> Upstream | None:
+        """Return an idle connection that is fresh enough, or None."""
+        oldest = self._clock() - IDLE_S
+        while self._idle:
+            upstream = self._idle.pop()
+            if upstream.transport is not None and not upstream.transport.is_closing() and upstream.idle_since > oldest:
+                return upstream
+            upstream.close()
+        return None
+
+    def put(self, upstream: Upstream) -> None:
+        """Keep a connection whose answer is complete."""
+        if self._closed:
+            upstream.close()
+            return
+        upstream.idle_since = self._clock()
+        self._idle.append(upstream)
+
+    async def connect(self, limit_s: float) -> Upstream:
+        """Return a new connection. Raises OSError or TimeoutError."""
+        loop = asyncio.get_running_loop()
+        name = self._host if self._tls else None
+        async with asyncio.timeout(limit_s):
+            _, upstream = await loop.create_connection(
+                lambda: Upstream(self, self._clock), self._host, self._port, ssl=self._tls, server_hostname=name
+            )
+        return upstream
+
+    def prune(self, now: float) -> None:
+        """Close what has been idle for too long."""
+        while self._idle and self._idle[0].idle_since <= now - IDLE_S:
+            self._idle.pop(0).close()
+
+    def forget(self, upstream: Upstream) -> None:
+        """A connection is gone."""
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+
+    def close(self) -> None:
+        """Close idle connections now and busy ones when they are done."""
+        self._closed = True
+        for upstream in self._idle:
+            upstream.close()
+        self._idle.clear()
