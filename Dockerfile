@@ -1,0 +1,25 @@
+# One image for all commands of halffull: operator, router, simulated engine. Runs as any user, on a read-only root.
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /source
+RUN python -m venv --without-pip /opt/halffull
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/opt/halffull/bin/python
+# The dependencies alone first: this layer is built anew only when they change.
+COPY pyproject.toml constraints.txt ./
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+      > requirements.txt \
+ && pip install --only-binary=:all: -c constraints.txt -r requirements.txt
+COPY README.md LICENSE ./
+COPY operator operator
+RUN PIP_CONSTRAINT=constraints.txt pip install --no-deps .
+
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title=halffull org.opencontainers.image.licenses=Apache-2.0
+RUN pip --disable-pip-version-check --no-cache-dir uninstall --quiet --yes --root-user-action=ignore pip \
+ && rm -rf /usr/local/lib/python*/ensurepip
+COPY --from=build /opt/halffull /opt/halffull
+ENV PATH=/opt/halffull/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 65532:65532
+WORKDIR /
+ENTRYPOINT ["halffull"]
