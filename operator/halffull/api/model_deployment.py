@@ -79,7 +79,7 @@ class ModelDeploymentSpec(Document):
 
     model: ModelName
     """Name of the model as clients and engines write it in requests."""
-    model_aliases: Annotated[Items[ModelName], UniqueItems(), Field(max_length=64)] = ()
+    model_aliases: Annotated[Items[ModelName], Field(max_length=64), UniqueItems()] = ()
     """Further names under which clients may ask for the model."""
     engine: Engine
     """The replicas."""
@@ -144,7 +144,7 @@ class SchedulingPolicy(Resource):
     """How requests are scheduled; any number of ModelDeployments may name it."""
 
     kind: Literal["SchedulingPolicy"] = "SchedulingPolicy"
-    spec: Scheduling = Scheduling()
+    spec: Scheduling
 
 
 KINDS: dict[str, type[ModelDeployment | SchedulingPolicy]] = {

@@ -122,7 +122,7 @@ class ModelDeploymentStatus(Document):
     """The columns of `kubectl get mdep`."""
     routers: Annotated[Items[RouterStatus], ListMap("name")] = ()
     """Every router and what it has applied."""
-    replicas: Annotated[Items[ReplicaStatus], ListMap("name"), Field(max_length=MAX_REPLICAS)] = ()
+    replicas: Annotated[Items[ReplicaStatus], Field(max_length=MAX_REPLICAS), ListMap("name")] = ()
     """Replicas, at most 100, the worst first."""
 
 

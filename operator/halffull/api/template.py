@@ -72,7 +72,7 @@ class Template(Document):
     """Entry point; absent: the engine's usual one."""
     args: Items[str] = ()
     """Arguments of the engine. The port and the served model name are added where they are absent."""
-    env: Annotated[Items[EnvironmentVariable], ListMap("name"), Field(max_length=256)] = ()
+    env: Annotated[Items[EnvironmentVariable], Field(max_length=256), ListMap("name")] = ()
     """Environment variables of the engine container."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
     """GPUs per replica: limit nvidia.com/gpu of the engine container."""
