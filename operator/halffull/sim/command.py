@@ -1,0 +1,160 @@
+"""`halffull engine`: a simulated engine with vLLM's API, for trying halffull and for testing it without a GPU."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import uvloop
+from aiohttp import web
+
+from halffull.sim.profiles import PROFILES
+from halffull.sim.server import BusyForm, EngineServer, Settings
+
+LARGEST_CONTEXT = 131_072
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options; those that vLLM has carry vLLM's names."""
+    listen = parser.add_argument_group("listening")
+    listen.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
+    listen.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any free one (%(default)s)")
+    listen.add_argument("--ready-file", type=Path, metavar="FILE", help="write {port, pid} here once it serves")
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", default="simulated", metavar="NAME", help="model to pretend to run (%(default)s)")
+    model.add_argument(
+        "--served-model-name", nargs="+", metavar="NAME", help="names that requests may use (the model's own)"
+    )
+    model.add_argument("--max-model-len", type=int, metavar="TOKENS", help="longest prompt and answer together")
+
+    engine = parser.add_argument_group("engine")
+    engine.add_argument("--profile", choices=sorted(PROFILES), default="a100", help="GPU to model (%(default)s)")
+    engine.add_argument("--max-num-seqs", type=int, metavar="N", help="sequences that run at once")
+    engine.add_argument("--max-num-batched-tokens", type=int, metavar="TOKENS", help="tokens that one step computes")
+    engine.add_argument("--kv-tokens", type=int, metavar="TOKENS", help="size of the KV cache")
+    engine.add_argument("--block-size", type=int, default=16, metavar="TOKENS", help="KV block (%(default)s)")
+    engine.add_argument(
+        "--enable-prefix-caching",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="share KV of equal prompts",
+    )
+    engine.add_argument(
+        "--max-num-queued-reqs", type=int, metavar="N", help="refuse requests while this many wait or run (no limit)"
+    )
+    engine.add_argument(
+        "--busy-form",
+        type=BusyForm,
+        choices=list(BusyForm),
+        default=BusyForm.RACE,
+        help="how a full engine refuses a stream: status 503, an error event after 200, or whichever vLLM would",
+    )
+    engine.add_argument(
+        "--shutdown-timeout", type=float, default=0.0, metavar="S", help="seconds to finish answers after SIGTERM (0)"
+    )
+    engine.add_argument(
+        "--mute-on-sigterm", action="store_true", help="on SIGTERM fall silent, with connections open, until clients go"
+    )
+
+    clock = parser.add_argument_group("clock")
+    clock.add_argument("--speedup", type=float, default=1.0, metavar="X", help="run X times as fast as the GPU would")
+    clock.add_argument("--slowdown", type=float, default=1.0, metavar="X", help="be a replica that is X times slower")
+    clock.add_argument(
+        "--metrics-lag", type=float, default=0.3, metavar="S", help="age of gauges, seconds of the model (%(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; 2 where the options contradict each other."""
+    try:
+        settings = _settings(arguments)
+    except ValueError as error:
+        sys.stderr.write(f"halffull engine: {error}\n")
+        return 2
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, arguments))
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """Return the engine's set-up. ValueError names the options that cannot be."""
+    profile = PROFILES[arguments.profile]
+    sequences = arguments.max_num_seqs or profile.max_sequences
+    profile = replace(
+        profile,
+        max_sequences=sequences,
+        max_batched_tokens=arguments.max_num_batched_tokens or max(profile.max_batched_tokens, sequences),
+        kv_tokens=arguments.kv_tokens or profile.kv_tokens,
+    )
+    longest = arguments.max_model_len or min(LARGEST_CONTEXT, profile.kv_tokens)
+    if longest > profile.kv_tokens:
+        raise ValueError(f"--max-model-len {longest} does not fit in the KV cache of {profile.kv_tokens} tokens")
+    if profile.max_batched_tokens < sequences:
+        raise ValueError(f"--max-num-batched-tokens must be at least --max-num-seqs ({sequences})")
+    for option in ("speedup", "slowdown", "block_size"):
+        if getattr(arguments, option) <= 0:
+            raise ValueError(f"--{option.replace('_', '-')} must be above 0")
+    return Settings(
+        model=arguments.model,
+        served_names=tuple(arguments.served_model_name or [arguments.model]),
+        profile=profile,
+        scale=arguments.slowdown / arguments.speedup,
+        block_size=arguments.block_size,
+        prefix_cache=arguments.enable_prefix_caching,
+        max_model_len=longest,
+        max_queued=arguments.max_num_queued_reqs,
+        busy_form=arguments.busy_form,
+        metrics_lag=arguments.metrics_lag,
+    )
+
+
+async def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Listen, say so, serve until told to stop, stop as vLLM does."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    engine = EngineServer(settings)
+    runner = web.AppRunner(engine.app(), handler_cancellation=True, access_log=None, shutdown_timeout=5)
+    await runner.setup()
+    site = web.TCPSite(runner, arguments.host, arguments.port)
+    try:
+        await site.start()
+        _announce(runner, arguments)
+        await stop.wait()
+        await _stop(engine, runner, site, arguments)
+    except OSError as error:
+        sys.stderr.write(f"halffull engine: {error}\n")
+        return 1
+    finally:
+        await runner.cleanup()
+    return 0
+
+
+def _announce(runner: web.AppRunner, arguments: argparse.Namespace) -> None:
+    host, port = runner.addresses[0][:2]
+    sys.stdout.write(f"halffull engine: serving http://{host}:{port}\n")
+    sys.stdout.flush()
+    if arguments.ready_file is not None:
+        partial = arguments.ready_file.with_name(arguments.ready_file.name + ".partial")
+        partial.write_text(json.dumps({"port": port, "pid": os.getpid()}))
+        partial.replace(arguments.ready_file)
+
+
+async def _stop(engine: EngineServer, runner: web.AppRunner, site: web.TCPSite, arguments: argparse.Namespace) -> None:
+    """Close the listener; then be mute until all clients have gone, or finish what `--shutdown-timeout` allows and abort the rest."""
+    await site.stop()
+    if arguments.mute_on_sigterm:
+        engine.pace.freeze()
+    else:
+        engine.drain()
+    if runner.server is not None:
+        runner.server.pre_shutdown()
+    patience = None if arguments.mute_on_sigterm else arguments.shutdown_timeout
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(engine.pace.idle.wait(), patience)
+    engine.pace.abort()
