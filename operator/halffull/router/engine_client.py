@@ -8,6 +8,8 @@ from pathlib import Path
 
 import aiohttp
 
+from halffull.api.router_config import EngineTarget
+
 LARGEST_ANSWER = 4 << 20
 """bytes; a vLLM's exposition has 58 kB"""
 
@@ -15,25 +17,28 @@ FAILURES = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 """what `get` raises"""
 
 
+def engine_tls(engine: EngineTarget) -> ssl.SSLContext | None:
+    """Return how engines are reached by https; None for http.
+
+    Raises OSError or ssl.SSLError where the authority's file is missing or holds no certificate.
+    """
+    if engine.scheme == "http":
+        return None
+    context = ssl.create_default_context(cafile=engine.ca_file)
+    # Replicas are called by pod address, which no certificate names; the authority is what is checked.
+    context.check_hostname = False
+    return context
+
+
 class EngineClient:
     """Calls engines of one ModelDeployment with its scheme, authority and key."""
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        scheme: str = "http",
-        ca_file: Path | None = None,
-        api_key_file: Path | None = None,
-    ) -> None:
-        """Raises OSError or ssl.SSLError where `ca_file` is missing or no certificate."""
+    def __init__(self, session: aiohttp.ClientSession, engine: EngineTarget) -> None:
+        """Raises OSError or ssl.SSLError as `engine_tls`."""
         self._session = session
-        self._scheme = scheme
-        self._key_file = api_key_file
-        self._ssl: ssl.SSLContext | bool = True
-        if scheme == "https":
-            self._ssl = ssl.create_default_context(cafile=ca_file)
-            # Replicas are called by pod address, which no certificate names; the authority is what is checked.
-            self._ssl.check_hostname = False
+        self._scheme = engine.scheme
+        self._key_file = Path(engine.api_key_file) if engine.api_key_file else None
+        self._ssl = engine_tls(engine) or True
 
     async def get(self, address: str, path: str, limit_s: float) -> tuple[int, bytes]:
         """Return status and body of `GET path` at `host:port`. Raises one of FAILURES."""

@@ -1,6 +1,6 @@
 """The replicas of this router: puts what discovery, the operator's balance and scrapes say into the books.
 
-The one place where replicas join, change state and leave. `app` makes it; sources call it; the dispatcher is told.
+The one place where replicas join, change state and leave. `app` makes it; sources call it; the data path is told.
 """
 
 import asyncio
@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from halffull.api.router_config import Balance, ReplicaBalance
-from halffull.core.books import Replica
-from halffull.core.dispatch import Dispatcher
+from halffull.core.books import Books, Replica
 from halffull.core.values import State
 from halffull.router.discovery import Endpoint, Endpoints, difference
 
@@ -20,36 +19,49 @@ LOG = logging.getLogger(__name__)
 NEUTRAL = ReplicaBalance()
 
 
-class Listener(Protocol):
-    """Who follows each replica: the scraper, the data path's connections."""
+class Host(Protocol):
+    """The data path: sends requests to replicas (`proxy.Proxy`)."""
 
-    def added(self, replica: Replica) -> None:
+    def add(self, replica: Replica) -> None:
         """It joined."""
 
+    def remove(self, replica: Replica) -> None:
+        """It left; requests that it holds may go on."""
+
+    def refresh(self, replica: Replica) -> None:
+        """Its state, weight or capacity changed."""
+
+
+class Follower(Protocol):
+    """Who watches each replica (`scrape.Scraper`)."""
+
+    def added(self, replica: Replica) -> None:
+        """It is about to join."""
+
     def removed(self, replica: Replica) -> None:
-        """It left; exchanges that it holds may go on."""
+        """It has left."""
 
 
 class Fleet:
     """All replicas by name, from endpoints and the operator's balance."""
 
-    def __init__(self, dispatcher: Dispatcher, now: Callable[[], float]) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, books: Books, host: Host, follower: Follower, now: Callable[[], float]) -> None:
+        self._books = books
+        self._host = host
+        self._follower = follower
         self._now = now
         self._endpoints: dict[str, Endpoint] = {}
         self._balance: Mapping[str, ReplicaBalance] = {}
         self._lapse: asyncio.TimerHandle | None = None
-        self.listeners: list[Listener] = []
         self.listed = False
         """whether a first complete list of endpoints has come, even an empty one"""
-        self.stale_after_s = 5.0
-        self.exclude_stale = False
-        """whether a replica whose signals went stale takes nothing new"""
+        self._stale_after_s = 5.0
+        self._exclude_stale = False
 
     @property
     def replicas(self) -> Mapping[str, Replica]:
         """All replicas by name."""
-        return self._dispatcher.books.replicas
+        return self._books.replicas
 
     def found(self, endpoints: Endpoints) -> None:
         """Take the whole set of endpoints as discovery knows it now."""
@@ -58,15 +70,13 @@ class Fleet:
         self.listed = True
         for name in changes.removed:
             replica = self.replicas[name]
-            self._dispatcher.remove(replica)
-            for listener in self.listeners:
-                listener.removed(replica)
+            self._host.remove(replica)
+            self._follower.removed(replica)
         for endpoint in changes.added:
             replica = Replica(endpoint.name, endpoint.host, endpoint.port)
             replica.state = self._state(endpoint)
-            for listener in self.listeners:
-                listener.added(replica)
-            self._dispatcher.add(replica, self._now())
+            self._follower.added(replica)
+            self._host.add(replica)
         for endpoint in changes.changed:
             LOG.info("replica %s is %s", endpoint.name, endpoint.state.value)
         if changes.removed or changes.added:
@@ -78,10 +88,12 @@ class Fleet:
             )
         self._apply()
 
-    def clear(self) -> None:
-        """Forget all replicas: another engine configuration follows."""
-        self.found({})
-        self.listed = False
+    def renew(self) -> None:
+        """Make all replicas anew: engines are called in another way from now on."""
+        endpoints = self._endpoints
+        if endpoints:
+            self.found({})
+            self.found(endpoints)
 
     def balance(self, balance: Balance) -> None:
         """Take weights, suspensions and drains; weights and suspensions lapse to neutral in `valid_seconds` from now."""
@@ -93,20 +105,21 @@ class Fleet:
             self._lapse = asyncio.get_running_loop().call_later(balance.valid_seconds, self._lapsed)
         self._apply()
 
-    def scraped(self, replica: Replica) -> None:
-        """Signals or capacity of a replica changed."""
-        self._dispatcher.refresh(replica, self._now())
+    def judge_signals(self, stale_after_s: float, *, exclude: bool) -> None:
+        """Take signals for stale after this time; `exclude`: a replica whose signals went stale takes nothing new."""
+        self._stale_after_s = stale_after_s
+        self._exclude_stale = exclude
 
     def check_signals(self) -> None:
         """Take out, or back in, what went stale or came back; to be called about once a second."""
-        if self.exclude_stale:
+        if self._exclude_stale:
             self._apply()
 
     def signals_state(self, replica: Replica) -> str:
         """`fresh`, `stale`, or `none` where the engine never said anything."""
         if not replica.signals_at:
             return "none"
-        return "stale" if self._now() - replica.signals_at > self.stale_after_s else "fresh"
+        return "stale" if self._now() - replica.signals_at > self._stale_after_s else "fresh"
 
     def _lapsed(self) -> None:
         LOG.warning("weights and suspensions have lapsed: the operator did not renew them")
@@ -122,7 +135,6 @@ class Fleet:
     def _apply(self) -> None:
         """Bring state, weight and suspension of every replica up to date."""
         out = self._taken_out()
-        now = self._now()
         for name, endpoint in self._endpoints.items():
             replica = self.replicas[name]
             replica.weight = self._balance.get(name, NEUTRAL).weight
@@ -131,13 +143,13 @@ class Fleet:
             if replica.state is not state and not (replica.state is State.SUSPECT and state is State.READY):
                 replica.state = state
             replica.suspended = suspended
-            self._dispatcher.refresh(replica, now)
+            self._host.refresh(replica)
 
     def _taken_out(self) -> frozenset[str]:
         """Names that take nothing new: suspended ones, then stale ones, at most half of the fleet."""
         half = len(self._endpoints) // 2
         wanted = [name for name in self._endpoints if self._balance.get(name, NEUTRAL).suspended]
-        if self.exclude_stale:
+        if self._exclude_stale:
             stale = (name for name in self._endpoints if self.signals_state(self.replicas[name]) == "stale")
             wanted += [name for name in stale if name not in wanted]
         return frozenset(wanted[:half])

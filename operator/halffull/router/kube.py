@@ -15,7 +15,7 @@ from typing import Any
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-class CredentialsError(Exception):
+class CredentialsError(ValueError):
     """No usable way to the API server; the message says what is missing."""
 
 

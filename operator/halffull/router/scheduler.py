@@ -60,3 +60,8 @@ def limits(document: RouterConfig) -> Limits:
         no_replica_s=queue.no_replica_seconds,
         attempts=document.router.retries.attempts,
     )
+
+
+def differs(one: RouterConfig, other: RouterConfig) -> bool:
+    """Whether two documents need different schedulers; policies with a memory keep it otherwise."""
+    return (one.scheduling, one.router.retries) != (other.scheduling, other.router.retries)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from halffull.api.engine import EngineLimits
 from halffull.core.books import Replica
 from halffull.core.contracts import Rng
 from halffull.engines.base import Adapter
@@ -23,11 +24,15 @@ LIMIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Overrides:
-    """What `spec.engine.limits` says against the engine's own word; None: the engine is believed."""
+class Plan:
+    """How engines are asked; replaced as a whole when the configuration changes."""
 
-    max_sequences: int | None = None
-    kv_tokens: float | None = None
+    client: EngineClient
+    adapter: Adapter
+    interval_s: float = 1.0
+    """seconds between two scrapes of one replica"""
+    limits: EngineLimits = EngineLimits()  # noqa: RUF009  # frozen
+    """what the user says of the engines; it wins over their own word"""
 
 
 class Scraper:
@@ -35,34 +40,31 @@ class Scraper:
 
     def __init__(
         self,
-        client: EngineClient,
-        adapter: Adapter,
-        *,
-        interval_s: float,
-        overrides: Overrides,
+        plan: Plan,
         now: Callable[[], float],
         rng: Rng,
         scraped: Callable[[Replica], None],
         owns: Callable[[Replica], bool] = lambda _: True,
     ) -> None:
-        """`scraped` is called after each answer that changed a replica's page."""
-        self._client = client
-        self._adapter = adapter
-        self._overrides = overrides
+        """`scraped` is called after each answer that says something new of a replica."""
+        self._plan = plan
         self._now = now
         self._rng = rng
         self._scraped = scraped
         self._owns = owns
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
-        self.interval_s = interval_s
-        """seconds between two scrapes of one replica; may be changed at any time"""
         self.scrapes = 0
         self.failures = 0
 
+    def configure(self, plan: Plan) -> None:
+        """Go on by another plan."""
+        self._plan = plan
+        for replica in self._tasks:
+            self._limit(replica)
+
     def added(self, replica: Replica) -> None:
         """Follow one more replica."""
-        replica.max_sequences = self._overrides.max_sequences or self._adapter.defaults.max_sequences
-        replica.kv_tokens = self._overrides.kv_tokens
+        self._limit(replica)
         self._tasks[replica] = asyncio.get_running_loop().create_task(self._follow(replica))
 
     def removed(self, replica: Replica) -> None:
@@ -75,6 +77,13 @@ class Scraper:
         for replica in list(self._tasks):
             self.removed(replica)
 
+    def _limit(self, replica: Replica) -> None:
+        """Set what does not come from the engine's metrics."""
+        limits = self._plan.limits
+        replica.max_sequences = limits.max_sequences or self._plan.adapter.defaults.max_sequences
+        if limits.kv_tokens is not None:
+            replica.kv_tokens = limits.kv_tokens
+
     async def _follow(self, replica: Replica) -> None:
         # The first look comes soon, since capacities are wanted; the phases of a fleet are spread from the second on.
         await asyncio.sleep(0.1 * self._rng.random())
@@ -84,23 +93,24 @@ class Scraper:
                 await self._metrics(replica)
                 if self._now() >= models_due:
                     found = await self._models(replica)
-                    models_due = self._now() + (MODELS_INTERVAL_S if found else self.interval_s)
-            await asyncio.sleep(self.interval_s * (0.75 + 0.5 * self._rng.random()))  # in no common phase
+                    models_due = self._now() + (MODELS_INTERVAL_S if found else self._plan.interval_s)
+            await asyncio.sleep(self._plan.interval_s * (0.75 + 0.5 * self._rng.random()))  # in no common phase
 
     async def _metrics(self, replica: Replica) -> None:
         """Scrape once. A failure leaves what was known: its age tells how stale it is."""
+        plan = self._plan
         self.scrapes += 1
         try:
-            status, body = await self._client.get(replica.address, self._adapter.metrics_path, LIMIT_S)
+            status, body = await plan.client.get(replica.address, plan.adapter.metrics_path, LIMIT_S)
         except FAILURES as error:
             self._failed(replica, f"{type(error).__name__}: {error}")
             return
         if status != 200:
             self._failed(replica, f"HTTP {status}")
             return
-        replica.signals = self._adapter.signals(body)
+        replica.signals = plan.adapter.signals(body)
         replica.signals_at = self._now()
-        if self._overrides.kv_tokens is None and replica.signals.kv_tokens is not None:
+        if plan.limits.kv_tokens is None and replica.signals.kv_tokens is not None:
             replica.kv_tokens = replica.signals.kv_tokens
         self._scraped(replica)
 
@@ -111,7 +121,7 @@ class Scraper:
     async def _models(self, replica: Replica) -> bool:
         """Fetch the names that the engine serves; return whether it said any."""
         try:
-            status, body = await self._client.get(replica.address, "/v1/models", LIMIT_S)
+            status, body = await self._plan.client.get(replica.address, "/v1/models", LIMIT_S)
             if status != 200:
                 return False
             rows = msgspec.json.decode(body)["data"]

@@ -1,0 +1,245 @@
+"""The router put together: clock, randomness, dispatcher, data path, sources, scraper and admin port; start, drain, end.
+
+`command` makes one `Router` per process and runs it. Nothing here decides about a request.
+"""
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import random
+import secrets
+import signal
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from halffull.api.router import Drain
+from halffull.api.router_config import EngineTarget, RouterConfig, Source
+from halffull.api.scheduling import Scheduling
+from halffull.core.contracts import Rng
+from halffull.core.dispatch import Dispatcher, Limits
+from halffull.engines.catalog import ENGINES
+from halffull.router import admin, metrics, scheduler
+from halffull.router.applier import Applier
+from halffull.router.config import Config
+from halffull.router.config_source import ConfigMapSource, FileSource
+from halffull.router.discovery import address
+from halffull.router.endpoints import Saved
+from halffull.router.engine_client import EngineClient
+from halffull.router.fleet import Fleet
+from halffull.router.kube import ApiServer
+from halffull.router.proxy import Proxy, Settings
+from halffull.router.scrape import Plan, Scraper
+from halffull.router.status import Report
+from halffull.router.supervision import again
+from halffull.router.watch import session
+
+LOG = logging.getLogger(__name__)
+TICK_S = 0.05
+HOUSEKEEPING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigMap:
+    """Configuration from a ConfigMap of the cluster."""
+
+    api: ApiServer
+    namespace: str
+    name: str
+    mounted: Path | None = None
+    """directory where the same ConfigMap is mounted"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    source: ConfigMap | Path
+    """a ConfigMap, or a file"""
+    host: str = "0.0.0.0"
+    port: int = 8100
+    admin_port: int = 8101
+    state_dir: Path | None = None
+    ready_file: Path | None = None
+    fallback_engine: EngineTarget | None = None
+    """forwarded to while there is no configuration at all"""
+
+
+class Router:
+    """One router process. To be made inside its running loop."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._configured = asyncio.Event()
+        self._engines, self._kubernetes = session(), session()
+        now, rng = self._loop.time, random.Random()
+        start, adapter = scheduler.build(Scheduling()), ENGINES["vllm"]
+        dispatcher = Dispatcher(start.policy, start.ordering, start.gate, rng, Limits())
+        self._proxy = Proxy(dispatcher, adapter, Settings(model=""), now, f"hf-{secrets.token_hex(4)}-")
+        plan = Plan(EngineClient(self._engines, EngineTarget()), adapter)
+        self._scraper = Scraper(plan, now, rng, self._proxy.refresh)
+        self._fleet = Fleet(dispatcher.books, self._proxy, self._scraper, now)
+        source = options.source
+        self._applier = Applier(
+            dispatcher=dispatcher,
+            proxy=self._proxy,
+            fleet=self._fleet,
+            scraper=self._scraper,
+            engines=self._engines,
+            kubernetes=self._kubernetes,
+            api=source.api if isinstance(source, ConfigMap) else None,
+            saved=Saved(options.state_dir),
+            now=now,
+            rng=rng,
+        )
+        self._config = Config(self._apply)
+        self._source = self._config_source(rng)
+        self._report = Report(
+            config=self._config,
+            fleet=self._fleet,
+            dispatcher=dispatcher,
+            telemetry=self._proxy.telemetry,
+            tokens=self._tokens,
+            draining=self._stopping.is_set,
+            now=now,
+        )
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT, then drain; return the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._engines.close)
+            stack.push_async_callback(self._kubernetes.close)
+            admin_port = await self._open_admin(stack)
+            for work, name in ((self._source.run, "configuration"), (self._housekeep, "housekeeping")):
+                stack.callback(self._loop.create_task(again(work, name)).cancel)
+            stack.callback(self._scraper.close)
+            stack.callback(self._applier.close)
+            await self._until_configured()
+            if not self._stopping.is_set():
+                port = await self._proxy.listen(self._options.host, self._options.port)
+                self._tick()
+                self._announce(port, admin_port)
+                await self._stopping.wait()
+                await self._drain()
+        return 0
+
+    # --- start
+
+    def _config_source(self, rng: Rng) -> ConfigMapSource | FileSource:
+        source = self._options.source
+        if isinstance(source, Path):
+            return FileSource(source, offer=self._config.offer, missing=self._missing)
+        return ConfigMapSource(
+            self._kubernetes,
+            source.api,
+            source.namespace,
+            source.name,
+            mounted=source.mounted,
+            offer=self._config.offer,
+            missing=self._missing,
+            rng=rng,
+        )
+
+    async def _open_admin(self, stack: AsyncExitStack) -> int:
+        """Open the admin port first, so that probes hear from us from the beginning; return it."""
+        runner = web.AppRunner(admin.application(self._report, metrics.registry(self._report)), access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, self._options.host, self._options.admin_port).start()
+        port: int = runner.addresses[0][1]
+        return port
+
+    async def _until_configured(self) -> None:
+        """Wait for the first configuration, or the order to stop."""
+        waits = [self._loop.create_task(event.wait()) for event in (self._configured, self._stopping)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    def _announce(self, port: int, admin_port: int) -> None:
+        """Say where we serve: one line for people, a file for programs."""
+        gc.collect()
+        gc.freeze()  # what is here now stays; the collector need not look at it again
+        host = self._options.host
+        line = f"halffull router: serving http://{address(host, port)}, admin http://{address(host, admin_port)}"
+        print(line, flush=True)  # noqa: T201  # the command's one line of output
+        if self._options.ready_file:
+            fresh = self._options.ready_file.with_suffix(".new")
+            fresh.write_text(json.dumps({"port": port, "adminPort": admin_port, "pid": os.getpid()}))
+            fresh.replace(self._options.ready_file)
+
+    # --- configuration
+
+    def _apply(self, document: RouterConfig, previous: RouterConfig | None) -> None:
+        self._applier.apply(document, previous)
+        self._configured.set()
+
+    def _missing(self, reason: str) -> None:
+        """There is no configuration to be had now: stay with the last one, or begin with our own pod's engine."""
+        self._config.missing(reason)
+        engine = self._options.fallback_engine
+        if engine is not None and self._config.current is None:
+            LOG.warning("forwarding to %s until there is a configuration", engine.endpoints)
+            document = RouterConfig(model_deployment=Source(name=""), model="", engine=engine)
+            self._config.offer(document.seal().to_json(), "--fallback-engine")
+
+    # --- time
+
+    def _tick(self) -> None:
+        self._loop.call_later(TICK_S, self._tick)
+        self._proxy.tick()
+
+    async def _housekeep(self) -> None:
+        """Once a second: stale signals, and counters of replicas that are gone."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            self._fleet.check_signals()
+            counters = self._proxy.telemetry.replicas
+            exchanges = [passage.exchange for passage in self._proxy.passages]
+            busy = {exchange.replica.name for exchange in exchanges if exchange and exchange.replica}
+            for name in counters.keys() - self._fleet.replicas.keys() - busy:
+                del counters[name]
+
+    def _tokens(self) -> dict[str, Any]:
+        ratio = self._proxy.ratio
+        return {"ratio": round(ratio.value, 3), "source": "usage" if ratio.evidence else "prior"}
+
+    # --- end
+
+    def _stop(self) -> None:
+        """SIGTERM or SIGINT: drain; a second one ends the drain."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        LOG.info("stopping: draining")
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        """Go on accepting while traffic still comes, then finish what runs, idle connections last."""
+        current, proxy = self._config.current, self._proxy
+        drain = current.router.drain if current else Drain()
+        proxy.closing = True
+        await self._pause(drain.accept_seconds)
+        proxy.stop_listening()
+        deadline = self._loop.time() + drain.seconds
+        while proxy.passages and self._loop.time() < deadline and not self._hurry.is_set():
+            await self._pause(TICK_S)
+        if proxy.passages:
+            LOG.warning("drain ends with %d unfinished requests", len(proxy.passages))
+        proxy.close_idle()
+        await asyncio.sleep(TICK_S)  # closed connections still write what they hold
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, or until a second signal says to hurry."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()

@@ -1,0 +1,152 @@
+"""Carries out a RouterConfig: scheduler, data path, scraper, balance, and the source of the endpoints.
+
+`config` calls `apply` with each new document. All that can fail is done first, so that a document applies whole or not at
+all; what did not change is left alone.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+
+from halffull.api.router_config import EngineTarget, RouterConfig
+from halffull.core.contracts import Rng
+from halffull.core.dispatch import Dispatcher
+from halffull.engines.catalog import ENGINES
+from halffull.router import scheduler
+from halffull.router.client import ClientLimits
+from halffull.router.endpoints import FixedSource, Saved, SliceSource
+from halffull.router.engine_client import EngineClient, engine_tls
+from halffull.router.fleet import Fleet
+from halffull.router.kube import ApiServer
+from halffull.router.proxy import Proxy, Settings
+from halffull.router.scrape import Plan, Scraper
+from halffull.router.supervision import again
+
+EndpointSource = FixedSource | SliceSource
+
+
+class Applier:
+    """Holds the parts that a configuration reaches."""
+
+    def __init__(
+        self,
+        *,
+        dispatcher: Dispatcher,
+        proxy: Proxy,
+        fleet: Fleet,
+        scraper: Scraper,
+        engines: aiohttp.ClientSession,
+        kubernetes: aiohttp.ClientSession,
+        api: ApiServer | None,
+        saved: Saved,
+        now: Callable[[], float],
+        rng: Rng,
+    ) -> None:
+        """`api` None: there is no API server, and a configuration that names a Service is refused."""
+        self._dispatcher = dispatcher
+        self._proxy = proxy
+        self._fleet = fleet
+        self._scraper = scraper
+        self._engines = engines
+        self._kubernetes = kubernetes
+        self._api = api
+        self._saved = saved
+        self._now = now
+        self._rng = rng
+        self._discovery: asyncio.Task[None] | None = None
+
+    def apply(self, document: RouterConfig, previous: RouterConfig | None) -> None:
+        """Carry out `document`. Raises ValueError or OSError, and then has changed nothing."""
+        made = scheduler.build(document.scheduling)
+        plan = self._plan(document)
+        settings, tls = _settings(document), engine_tls(document.engine)
+        moved = previous is None or _place(previous) != _place(document)
+        source = self._source(document, plan) if moved else None
+
+        if previous is None or scheduler.differs(previous, document):
+            limits = scheduler.limits(document)
+            self._dispatcher.configure(made.policy, made.ordering, made.gate, limits, self._now())
+        self._proxy.configure(plan.adapter, settings)
+        self._proxy.engines.tls = tls
+        self._proxy.engines.connect_s = document.router.limits.connect_seconds
+        self._scraper.configure(plan)
+        signals = document.scheduling.signals
+        self._fleet.judge_signals(signals.stale_after_seconds, exclude=signals.when_stale == "exclude")
+        if previous is not None and _way(previous.engine) != _way(document.engine):
+            self._fleet.renew()
+        self._fleet.balance(document.balance)
+        if source is not None:
+            self.close()
+            self._discovery = asyncio.get_running_loop().create_task(again(source.run, "endpoints"))
+
+    def close(self) -> None:
+        """Follow endpoints no longer."""
+        if self._discovery:
+            self._discovery.cancel()
+            self._discovery = None
+
+    def _plan(self, document: RouterConfig) -> Plan:
+        engine = document.engine
+        return Plan(
+            EngineClient(self._engines, engine),
+            ENGINES[engine.type],
+            document.scheduling.signals.interval_seconds,
+            engine.limits,
+        )
+
+    def _source(self, document: RouterConfig, plan: Plan) -> EndpointSource:
+        engine = document.engine
+        if engine.endpoints is not None:
+            return FixedSource(
+                engine.endpoints,
+                engine.port,
+                client=plan.client,
+                health_path=plan.adapter.container.health_path,
+                found=self._fleet.found,
+                rng=self._rng,
+            )
+        if engine.service is None:
+            raise ValueError("engine: one of service and endpoints is needed")
+        if self._api is None:
+            raise ValueError("engine.service: needs an API server, and the configuration comes from a file")
+        return SliceSource(
+            self._kubernetes,
+            self._api,
+            document.model_deployment.namespace,
+            engine.service,
+            engine.port,
+            saved=self._saved,
+            found=self._fleet.found,
+            rng=self._rng,
+        )
+
+
+def _settings(document: RouterConfig) -> Settings:
+    """The part of the configuration that the data path reads."""
+    router, limits = document.router, document.router.limits
+    return Settings(
+        model=document.model,
+        aliases=frozenset(document.model_aliases),
+        request_s=router.request_timeout_seconds,
+        clients=ClientLimits(
+            head_bytes=limits.head_bytes,
+            headers=limits.headers,
+            body_bytes=limits.body_bytes,
+            head_s=limits.head_seconds,
+            body_s=limits.body_seconds,
+            idle_s=limits.idle_seconds,
+            age_s=limits.connection_seconds,
+        ),
+    )
+
+
+def _place(document: RouterConfig) -> tuple[object, ...]:
+    """What says where the endpoints are; a change of it needs another source."""
+    engine = document.engine
+    return (document.model_deployment.namespace, engine.service, engine.endpoints, engine.port, *_way(engine))
+
+
+def _way(engine: EngineTarget) -> tuple[object, ...]:
+    """What says how engines are called."""
+    return (engine.type, engine.scheme, engine.ca_file, engine.api_key_file)

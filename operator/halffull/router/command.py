@@ -1,0 +1,90 @@
+"""`halffull router`: arguments to options, then run until told to stop. The controller and `halffull up` start it."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import uvloop
+
+from halffull.api.router_config import EngineTarget
+from halffull.router import kube
+from halffull.router.app import ConfigMap, Options, Router
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
+    parser.add_argument("--port", type=int, default=8100, help="public port; 0: any free one (default: 8100)")
+    parser.add_argument("--admin-port", type=int, default=8101, help="admin port; 0: any free one (default: 8101)")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="RouterConfig document to follow, outside a cluster"
+    )
+    parser.add_argument("--namespace", metavar="NS", help="namespace of the ConfigMap, in a cluster")
+    parser.add_argument("--config-map", metavar="NAME", help="ConfigMap whose key router.json to follow")
+    parser.add_argument(
+        "--kubeconfig", type=Path, metavar="FILE", help="how to reach the API server (default: in-cluster)"
+    )
+    parser.add_argument(
+        "--mounted",
+        type=Path,
+        metavar="DIR",
+        help="directory where the ConfigMap is mounted, for starts without the API",
+    )
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="directory that keeps the last endpoints")
+    parser.add_argument(
+        "--fallback-engine",
+        metavar="TYPE=HOST:PORT",
+        help="engine to forward to while there is no configuration (a sidecar's own pod)",
+    )
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="written with the ports and the process id once serving"
+    )
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the router; return the exit status."""
+    logging.basicConfig(
+        level=arguments.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    source: ConfigMap | Path
+    try:
+        if arguments.config is not None:
+            source = arguments.config
+        elif arguments.namespace and arguments.config_map:
+            api = kube.from_kubeconfig(arguments.kubeconfig) if arguments.kubeconfig else kube.in_cluster()
+            source = ConfigMap(api, arguments.namespace, arguments.config_map, arguments.mounted)
+        else:
+            raise kube.CredentialsError("give --config FILE, or --namespace NS and --config-map NAME")
+        options = Options(
+            source,
+            host=arguments.host,
+            port=arguments.port,
+            admin_port=arguments.admin_port,
+            state_dir=arguments.state_dir,
+            ready_file=arguments.ready_file,
+            fallback_engine=_fallback(arguments.fallback_engine),
+        )
+    except ValueError as error:
+        sys.stderr.write(f"halffull router: {error}\n")
+        return 2
+
+    async def serve() -> int:
+        return await Router(options).run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve())
+
+
+def _fallback(text: str | None) -> EngineTarget | None:
+    """Read TYPE=HOST:PORT. Raises ValueError."""
+    if text is None:
+        return None
+    kind, found, place = text.partition("=")
+    if not found:
+        raise ValueError(f"--fallback-engine: {text!r} is not TYPE=HOST:PORT")
+    return EngineTarget(type=kind, endpoints=(place,))
