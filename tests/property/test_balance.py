@@ -23,9 +23,9 @@ def run(fleet: FakeFleet, seconds: float):
 
 @pytest.mark.parametrize("costs", [A100, H100, SMALL], ids=["a100", "h100", "small"])
 @pytest.mark.parametrize("shortest", [False, True], ids=["by-weight", "shortest-line"])
-@pytest.mark.parametrize("load", [0.4, 0.8])
-def test_a_replica_three_times_slower_is_found(costs, shortest, load):
-    engines = {f"r{index}": Engine(costs) for index in range(4)}
+@pytest.mark.parametrize(("load", "exact"), [(0.4, True), (0.8, True), (0.4, False)])
+def test_a_replica_three_times_slower_is_found(costs, shortest, load, exact):
+    engines = {f"r{index}": Engine(costs, tells_token_seconds=exact) for index in range(4)}
     engines["r2"].speed = 1 / 3
     capacity = 4.5 if costs is A100 else 8.0
     fleet = FakeFleet(engines, rate=load * capacity * 3.33, shortest=shortest)

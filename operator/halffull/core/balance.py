@@ -50,6 +50,8 @@ class Settings:
     """age at which evidence is forgotten"""
     hysteresis: float = 0.15
     """relative change of a weight that is worth making"""
+    coarse_hysteresis: float = 0.3
+    """the same where an engine does not tell the time between tokens: running requests are then sampled, which is noisy"""
     lowest: float = 0.1
     """no weight is lower"""
     settle_s: float = 30.0
@@ -86,6 +88,8 @@ class Interval:
     """mean of the KV tokens in use; 0 where unknown"""
     counted: bool
     """whether tokens were counted by the engine; else `prompt` is the routers' estimate"""
+    coarse: bool
+    """whether `token_seconds` is an estimate"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +159,11 @@ def rebalance(fleet: Fleet, now: float, settings: Settings | None = None) -> tup
             continue
         wanted = max(limits.lowest, speed)
         settled = page.changed_at is None or now - page.changed_at >= limits.settle_s
-        if not settled or abs(wanted - page.weight) <= limits.hysteresis * page.weight:
+        coarse = any(interval.coarse for interval in page.evidence)
+        hysteresis = limits.coarse_hysteresis if coarse else limits.hysteresis
+        if not settled or abs(wanted - page.weight) <= hysteresis * page.weight:
             continue
-        weight = 1.0 if wanted * (1 + limits.hysteresis) >= 1 else round(wanted, 2)  # else it could never return to 1
+        weight = 1.0 if wanted * (1 + hysteresis) >= 1 else round(wanted, 2)  # else it could never return to 1
         if weight != page.weight:
             pages[name] = replace(page, weight=weight, changed_at=now)
             reason = (
@@ -215,10 +221,14 @@ def _interval(page: Page, reading: Reading, now: float) -> Interval | None:
     if prompt is not None and generated is not None:
         cached = _since(before.prefix_hits, after.prefix_hits) or 0.0
         computed = max(0.0, prompt - cached)
-        between = _since(before.token_seconds, after.token_seconds) or running * seconds
-        return Interval(now, seconds, computed, generated, between, kv, counted=True)
+        between = _since(before.token_seconds, after.token_seconds)
+        return Interval(
+            now, seconds, computed, generated, between or running * seconds, kv, counted=True, coarse=between is None
+        )
     if reading.prefill_rate:
-        return Interval(now, seconds, reading.prefill_rate * seconds, 0.0, running * seconds, 0.0, counted=False)
+        return Interval(
+            now, seconds, reading.prefill_rate * seconds, 0.0, running * seconds, 0.0, counted=False, coarse=True
+        )
     return None
 
 

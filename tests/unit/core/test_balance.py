@@ -6,8 +6,15 @@ from halffull.core.balance import Fleet, Mark, Reading, Settings, carried, obser
 from halffull.core.values import Signals
 
 
-def working(now: float, speed: float, running: float = 8) -> Reading:
-    return Reading(Signals(running=running, prompt_tokens=1000 * speed * now, generation_tokens=100 * speed * now))
+def working(now: float, speed: float, running: float = 8, *, exact: bool = True) -> Reading:
+    return Reading(
+        Signals(
+            running=running,
+            prompt_tokens=1000 * speed * now,
+            generation_tokens=100 * speed * now,
+            token_seconds=8.0 * now if exact else None,
+        )
+    )
 
 
 def rounds(state: Fleet, readings, start: float = 0, seconds: float = 60):
@@ -66,6 +73,16 @@ def test_small_differences_change_nothing():
     assert decision.weights["b"] == 1.0
     assert decision.speeds["b"] == 0.86
     assert changes == []
+
+
+@pytest.mark.parametrize(("exact", "weight"), [(True, 0.8), (False, 1.0)])
+def test_coarse_evidence_needs_a_larger_difference(exact, weight):
+    def slower(now):
+        return working(now, 0.8, exact=exact)
+
+    _, decision, _ = rounds(Fleet(), {"a": steady(1), "b": slower}, seconds=200)
+
+    assert decision.weights["b"] == weight
 
 
 def test_a_nearly_fast_replica_returns_to_neutral():

@@ -10,9 +10,9 @@ from halffull.engines.catalog import ENGINES
 RECORDINGS = Path(__file__).parents[2] / "recordings" / "vllm-0.32"
 
 RECORDED = {
-    "idle": Signals(0, 0, 0, 131072, 88, 48, 0, 88, 0),
-    "loaded": Signals(4, 12, 0.027370478983382185, 131072, 3200, 6, 0, 3200, 0),
-    "after": Signals(0, 0, 0, 131072, 10889, 1850, 0, 10889, 0),
+    "idle": Signals(0, 0, 0, 131072, 88, 48, 0, 88, 0, 0.3541000240006724),
+    "loaded": Signals(4, 12, 0.027370478983382185, 131072, 3200, 6, 0, 3200, 0, 0.2116036500001428),
+    "after": Signals(0, 0, 0, 131072, 10889, 1850, 0, 10889, 0, 20.165276664000885),
 }
 
 
@@ -35,6 +35,7 @@ vllm:num_preemptions_total{engine="0",model_name="m"} 2.0
 vllm:num_preemptions_total{engine="1",model_name="m"} 1.0
 vllm:prompt_tokens_total{engine="0",model_name="m"} 1000.0
 vllm:generation_tokens_total{engine="0",model_name="m"} 500.0
+vllm:time_per_output_token_seconds_sum{engine="0",model_name="m"} 7.5
 vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="1000"} 1.0
 vllm:cache_config_info{block_size="16",engine="1",num_gpu_blocks="1000"} 1.0
 """
@@ -70,6 +71,7 @@ sglang:realtime_tokens_total{mode="prefill_compute",tp_rank="0"} 700.0
 sglang:realtime_tokens_total{mode="prefill_cache",tp_rank="0"} 300.0
 sglang:realtime_tokens_total{mode="decode",tp_rank="0"} 50.0
 sglang:prompt_tokens_total{is_streaming="true"} 10.0
+sglang:inter_token_latency_seconds_sum{is_streaming="true"} 9.5
 """
 
 SGLANG_LABELS = 'sglang:num_running_reqs 1.0\nsglang:cache_config_info{page_size="64",num_pages="10"} 1.0\n'
@@ -122,9 +124,9 @@ lmdeploy:cached_tokens_total{engine="0",model_name="m"} 30.0
 @pytest.mark.parametrize(
     ("engine", "text", "signals"),
     [
-        ("vllm", VLLM_0_10, Signals(8, 1, pytest.approx(0.3), 32000, 1000, 500, 3, 100, 40)),
+        ("vllm", VLLM_0_10, Signals(8, 1, pytest.approx(0.3), 32000, 1000, 500, 3, 100, 40, 7.5)),
         ("sglang", SGLANG, Signals(9, 3, 0.31, 412160, 90300, 800, 3, 90300, 300)),
-        ("sglang", SGLANG_REALTIME, Signals(5, None, pytest.approx(0.3), 12800, 1000, 50, None, 1000, 300)),
+        ("sglang", SGLANG_REALTIME, Signals(5, None, pytest.approx(0.3), 12800, 1000, 50, None, 1000, 300, 9.5)),
         ("sglang", SGLANG_LABELS, Signals(running=1, kv_tokens=640)),
         ("tgi", TGI, Signals(16, 4, 0.25, 20000, 1234, 55.5)),
         ("trtllm", TRTLLM, Signals(6, 1, 0.62, 32000, 4000, 900, None, 4000, 1000)),
