@@ -41,7 +41,6 @@ RESOURCES: Mapping[str, Resource] = {
         _resource("", "v1", "Service", "services"),
         _resource("", "v1", "ServiceAccount", "serviceaccounts"),
         _resource("apps", "v1", "Deployment", "deployments"),
-        _resource("apps", "v1", "ReplicaSet", "replicasets"),
         _resource("apps", "v1", "StatefulSet", "statefulsets"),
         _resource("coordination.k8s.io", "v1", "Lease", "leases"),
         _resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),

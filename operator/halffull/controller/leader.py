@@ -21,7 +21,6 @@ LOG = logging.getLogger(__name__)
 LEASE_S, RENEW_S, RETRY_S, CALL_S = 12, 5, 2, 2
 """Seconds: validity of the Lease; how long a leader tries to renew it before it stops acting; time between attempts;
 time limit of one call. RETRY + RENEW + 2 x CALL < LEASE, so that a leader cut off stops before the next one starts."""
-LEASE = "halffull-operator"
 
 
 class LeaseLock(BaseLock):
@@ -31,8 +30,8 @@ class LeaseLock(BaseLock):
     call for longer than the Lease is valid.
     """
 
-    def __init__(self, kube: Kube, namespace: str, identity: str) -> None:
-        super().__init__(LEASE, namespace, identity)
+    def __init__(self, kube: Kube, namespace: str, name: str, identity: str) -> None:
+        super().__init__(name, namespace, identity)
         self._kube = kube
         self._lease: Document | None = None
 
