@@ -8,8 +8,6 @@ neither bind nor escalate. */}}
   resources: [modeldeployments/status, schedulingpolicies/status]
   verbs: [patch]
 - apiGroups: [halffull.dev]
-  resources: [modeldeployments/finalizers]   # for ownerReferences that block deletion
-  verbs: [update]
 - apiGroups: [""]
   resources: [configmaps, services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
