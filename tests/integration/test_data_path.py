@@ -302,7 +302,7 @@ async def test_a_started_stream_never_ends_silently(events: tuple[bytes, ...], e
         assert w.proxy.telemetry.failures["engine_broken"] == 1
 
 
-@pytest.mark.parametrize("answer", [hang, stream_then_hang], ids=["waiting", "streaming"])
+@pytest.mark.parametrize("answer", [hang, start_then_hang], ids=["waiting", "streaming"])
 async def test_a_client_that_goes_away_frees_the_engine(answer: Answer) -> None:
     engine = Engine(answer)
     async with world(engine) as w:
