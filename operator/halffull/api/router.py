@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from halffull.api.base import Document
+from halffull.api.base import Document, Rule
 from halffull.api.references import NameRef, Resources, TokenSecretRef
 from halffull.api.values import Bytes, Count, FreeForm, Port, Seconds, SecondsOrZero
 
@@ -72,6 +72,15 @@ class Retries(Document):
 
 class Router(Document):
     """The routing sidecar."""
+
+    rules = (
+        Rule(
+            "podTemplatePatch needs placement Deployment: with Sidecar, patch the pods of the engine",
+            "!has(self.podTemplatePatch) || self.placement == 'Deployment'",
+            lambda router: router.pod_template_patch is None or router.placement == "Deployment",
+            "podTemplatePatch",
+        ),
+    )
 
     placement: Literal["Deployment", "Sidecar"] = "Deployment"
     """Where routers run: pods of their own, or a native sidecar container in each engine pod."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model, with_config
 
-from halffull.api.base import CONFIG, Document
+from halffull.api.base import CONFIG, Document, Rule
 from halffull.api.values import AsBlock, Bytes, OneOf, Seconds, SecondsOrZero
 from halffull.core.entry import Entry
 from halffull.core.gate import GATES
@@ -71,6 +71,15 @@ class Slo(Document):
 
 class SignalsSettings(Document):
     """How the router reads the metrics of engines."""
+
+    rules = (
+        Rule(
+            "staleAfterSeconds must not be less than intervalSeconds: every value would be stale",
+            "self.staleAfterSeconds >= self.intervalSeconds",
+            lambda signals: signals.stale_after_seconds >= signals.interval_seconds,
+            "staleAfterSeconds",
+        ),
+    )
 
     interval_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
     """Seconds between two scrapes of an engine; the routers of a ModelDeployment share them."""

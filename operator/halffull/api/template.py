@@ -66,11 +66,27 @@ class Rollout(Document):
 class Template(Document):
     """The engine pods that are started. The container is named `engine`."""
 
+    rules = (
+        Rule(
+            "args must not set --port: set engine.port instead",
+            "!has(self.args) || self.args.all(arg, arg != '--port' && !arg.startsWith('--port='))",
+            lambda template: not any(arg == "--port" or arg.startswith("--port=") for arg in template.args),
+            "args",
+        ),
+        Rule(
+            "terminationGracePeriodSeconds must be more than preStopSeconds, which are part of it",
+            "!has(self.preStopSeconds) || !has(self.terminationGracePeriodSeconds)"
+            " || self.terminationGracePeriodSeconds > self.preStopSeconds",
+            lambda template: (template.termination_grace_period_seconds or 86400) > (template.pre_stop_seconds or 0),
+            "terminationGracePeriodSeconds",
+        ),
+    )
+
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Container image of the engine; absent: halffull's own, with type simulated only."""
-    command: Items[str] | None = None
+    command: Annotated[Items[str], Field(max_length=64)] | None = None
     """Entry point; absent: the engine's usual one."""
-    args: Items[str] = ()
+    args: Annotated[Items[str], Field(max_length=512)] = ()
     """Arguments of the engine. The port and the served model name are added where they are absent."""
     env: Annotated[Items[EnvironmentVariable], Field(max_length=256), ListMap("name")] = ()
     """Environment variables of the engine container."""
@@ -86,7 +102,7 @@ class Template(Document):
     """Seconds that an engine may take to load its model before it is restarted."""
     pre_stop_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
     """Seconds that a terminating engine goes on serving before it is told to stop; absent: what suits the engine."""
-    termination_grace_period_seconds: Annotated[int, Field(ge=0, le=86400)] | None = None
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
     """Seconds from the start of termination to the end by force; absent: preStopSeconds and router.drain.seconds together."""
     max_unavailable: Share = 1
     """Replicas that voluntary disruptions, such as draining a node, may take away at once: a number, or a share such as "25%"."""
