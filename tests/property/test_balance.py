@@ -32,7 +32,7 @@ def test_a_replica_three_times_slower_is_found(costs, shortest, load, exact):
 
     decision, changes = run(fleet, 300)
 
-    assert decision.weights["r2"] == pytest.approx(1 / 3, rel=0.2)
+    assert decision.weights["r2"] == pytest.approx(1 / 3, rel=0.2 if exact else 0.3)
     assert {name: weight for name, weight in decision.weights.items() if name != "r2"} == {"r0": 1, "r1": 1, "r3": 1}
     assert len(changes) <= 6
 
@@ -76,6 +76,7 @@ SIGNALS = st.one_of(
         prompt_tokens=NUMBERS,
         generation_tokens=NUMBERS,
         prefix_hits=NUMBERS,
+        token_seconds=NUMBERS,
     ),
 )
 READINGS = st.dictionaries(

@@ -202,6 +202,7 @@ def _restarted(before: Signals | None, after: Signals | None) -> bool:
     counters = (
         (before.prompt_tokens, after.prompt_tokens),
         (before.generation_tokens, after.generation_tokens),
+        (before.token_seconds, after.token_seconds),
     )
     return any(old is not None and new is not None and new < old for old, new in counters)
 

@@ -154,7 +154,9 @@ def test_changes_of_one_replica_are_apart():
     done = 0.5 * 60
 
     def slower(now):
-        return working(done + 0.1 * (now - 60), 1)
+        progress = done + 0.1 * (now - 60)
+        tokens = {"prompt_tokens": 1000 * progress, "generation_tokens": 100 * progress}
+        return Reading(Signals(running=8, token_seconds=8.0 * now, **tokens))
 
     _, decision, changes = rounds(state, {"a": steady(1), "b": slower}, start=65, seconds=120)
 
