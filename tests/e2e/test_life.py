@@ -10,7 +10,7 @@ from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, CommandError, Load
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-NAME = "demo"
+NAME = "simulated"
 CRDS = {"modeldeployments.halffull.dev", "schedulingpolicies.halffull.dev"}
 
 
@@ -43,15 +43,15 @@ def assert_nothing_failed(figures: dict[str, Any]) -> None:
 def test_from_install_to_uninstall(
     cluster: Cluster, release: list[str], load: Callable[..., Load], root: Path, timings: dict[str, float]
 ) -> None:
-    sample = str(root / "manifests" / "samples" / SAMPLE)
-    to_service = ("--url", f"http://{NAME}.{NAMESPACE}", "--model", "demo")
+    sample = str(root / "manifests" / "samples" / "simulated.yaml")
+    to_service = ("--url", f"http://{NAME}.{NAMESPACE}", "--model", "llama-3.1-8b")
 
     # apply: four engines and two routers come up, and status says so
     cluster.kubectl("apply", "-n", NAMESPACE, "-f", sample)
     timings["apply to Ready"] = cluster.wait("all conditions are True", lambda: all_is_well(cluster))
     cluster.wait("four replicas ready", lambda: cluster.row(NAME)["READY"] == "4/4")
     row = cluster.row(NAME)
-    assert (row["MODEL"], row["POLICY"], row["ROUTERS"]) == ("demo", "round-robin", "2/2"), row
+    assert (row["MODEL"], row["POLICY"], row["ROUTERS"]) == ("llama-3.1-8b", "sal", "2/2"), row
 
     # a request, and then traffic: every replica gets its share
     figures = load(*to_service, "--rate", "5", "--seconds", "15").figures()
@@ -61,7 +61,7 @@ def test_from_install_to_uninstall(
 
     # edit the policy under load, there and back
     running = load(*to_service, "--rate", "5", "--seconds", "30").start()
-    for policy in ("sal", "power-of-two", "least-requests", "round-robin", "sal"):
+    for policy in ("round-robin", "power-of-two", "least-requests", "random", "sal"):
         cluster.kubectl("patch", "-n", NAMESPACE, "mdep", NAME, "--type=merge", "-p", policy_patch(policy))
         timings[f"policy {policy} applied"] = cluster.wait(
             "the policy is applied", lambda: conditions(cluster).get("PolicyApplied") == "True"
@@ -92,7 +92,7 @@ def test_from_install_to_uninstall(
     )
     assert_nothing_failed(running.figures())
     assert cluster.pods(NAME, "engine") + cluster.pods(NAME, "router") == pods
-    cluster.kubectl("patch", "-n", NAMESPACE, "mdep", NAME, "--type=merge", "-p", policy_patch("random"))
+    cluster.kubectl("patch", "-n", NAMESPACE, "mdep", NAME, "--type=merge", "-p", policy_patch("least-requests"))
     cluster.wait("the new operator acts", lambda: conditions(cluster).get("PolicyApplied") == "True")
     assert all_is_well(cluster)
 

@@ -7,7 +7,6 @@ neither bind nor escalate. */}}
 - apiGroups: [halffull.dev]
   resources: [modeldeployments/status, schedulingpolicies/status]
   verbs: [patch]
-- apiGroups: [halffull.dev]
 - apiGroups: [""]
   resources: [configmaps, services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
