@@ -23,7 +23,7 @@ class Sal(Policy):
 
     Use it by default. The wait is the larger of two bounds: the prompt tokens queued before the first token, own
     included, over the learned prefill speed; and the KV tokens missing over the speed at which KV was freed lately.
-    Ties go to the fewest requests in flight. Unknown KV capacity: the compute bound alone.
+    Ties go to the fewest requests in flight, then to any. Unknown KV capacity: the compute bound alone.
 
     Source: SAL of arXiv 2410.17840 gives the idea; the formula is our reading.
     """
@@ -34,7 +34,8 @@ class Sal(Policy):
     def choose(self, request: Request, candidates: Sequence[Replica], context: Context) -> Replica:
         """Return the candidate with the least bound on its wait, in seconds."""
         own, weight, now = request.prompt_tokens, self._memory_weight, context.now
-        best, least, fewest = candidates[0], float("inf"), 0
+        ties: list[Replica] = []
+        least, fewest = float("inf"), 0
         for replica in candidates:
             wait = (replica.prefill_tokens + own) / replica.prefill_rate
             if replica.kv_tokens is not None:
@@ -42,5 +43,7 @@ class Sal(Policy):
                 if missing > 0:
                     wait = max(wait, weight * missing / replica.kv_free_rate(now))
             if wait < least or (wait == least and replica.in_flight < fewest):
-                best, least, fewest = replica, wait, replica.in_flight
-        return best
+                ties, least, fewest = [replica], wait, replica.in_flight
+            elif wait == least and replica.in_flight == fewest:
+                ties.append(replica)
+        return ties[context.rng.randrange(len(ties))] if len(ties) > 1 else ties[0]
