@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from halffull.sim import language
-from halffull.sim.dialect.base import ENDED, Choice, Dialect, Reply, compact
+from halffull.sim.dialect.base import ENDED, Choice, Dialect, Reply, Stream, compact
 from halffull.sim.engine_model import EngineSequence
 from halffull.sim.generation import Generation, RefusedError, output_limit
 from halffull.sim.pace import Slot
@@ -64,21 +64,29 @@ class Answering:
     def progressed(self, index: int, sequence: EngineSequence, generated: int, reason: str | None) -> None:
         """Note what a sequence has made; send the events of its new tokens."""
         choice = self.reply.choices[index]
-        start, choice.generated = choice.generated, generated
-        choice.finish_reason = reason
-        if start == 0:
-            choice.cached_tokens = sequence.cached_tokens
+        choice.cached_tokens = sequence.cached_tokens
         if reason is not None:
             self._open -= 1
-        if self._writer is not None and self._stream is not None:
-            events = [] if self._opened else self._stream.opening()
-            self._opened = True
-            events += self._stream.tokens(index, start, generated)
-            if not self._open:
-                events += self._stream.closing()
-            self._writer.write(events)
+        if self._writer is None or self._stream is None:
+            choice.generated, choice.finish_reason = generated, reason
+        else:
+            self._writer.write(self._events(self._stream, index, generated, reason))
         if not self._open:
             self.ended.set()
+
+    def _events(self, stream: Stream, index: int, generated: int, reason: str | None) -> list[bytes]:
+        choice = self.reply.choices[index]
+        events = [] if self._opened else stream.opening()
+        self._opened = True
+        for position in range(choice.generated, generated):
+            choice.generated = position + 1
+            last = reason if choice.generated == generated else None
+            choice.finish_reason = last
+            events += stream.token(index, choice.answer.pieces[position], last)
+        if reason is not None and choice.finish_reason is None:  # aborted between two tokens
+            choice.finish_reason = reason
+            events += stream.token(index, "", reason)
+        return events if self._open else events + stream.closing()
 
 
 def compose(generation: Generation, request_id: str, model: str, max_model_len: int, block_size: int) -> Reply:

@@ -106,6 +106,8 @@ class EngineModel:
         self._decoding = 0
         self._decode_kv = 0
         self._tick = 0
+        self._growing = 0
+        """tokens of room that each decode has taken for the step under way"""
         self._ends: list[tuple[int, int, EngineSequence]] = []
         self._serial = 0
         self._outcome: Outcome | None = None
@@ -134,6 +136,8 @@ class EngineModel:
         """Begin the next step, or a run of up to `most_steps` steps in which nothing changes; return seconds, or None if idle."""
         self._outcome = outcome = Outcome(1, 0, 0)
         self._make_room(outcome)
+        self.kv.grow(self._decoding)  # decodes take their room before anything is admitted
+        self._growing = 1
         budget = self.profile.max_batched_tokens - self._decoding
         pairs = 0.0
         if self._prefilling is not None:
@@ -150,6 +154,7 @@ class EngineModel:
             pairs += more_pairs
         if not self.running:
             self._outcome = None
+            self._growing = 0
             return None
         outcome.prefill_tokens = self.profile.max_batched_tokens - self._decoding - budget
         if most_steps > 1 and not outcome.prefill_tokens and not outcome.preempted:
@@ -181,11 +186,12 @@ class EngineModel:
         """End the run of steps begun by `start`; return what it did. Raises RuntimeError if none is under way."""
         outcome = self._under_way()
         self._outcome = None
+        self._growing = 0
         self._tick += outcome.steps
         grown = outcome.steps * self._decoding
         outcome.decoded_tokens = grown
         if grown:
-            self.kv.grow(grown)
+            self.kv.grow(grown - self._decoding)
             self._decode_kv += grown
             self._end_decodes(outcome)
         if self._completing:
@@ -257,7 +263,7 @@ class EngineModel:
         """Steps until a decode ends or memory runs out; waiting sequences stay blocked until then, as memory only shrinks."""
         while self._ends[0][2].ends != self._ends[0][0] or self._ends[0][2].phase is not Phase.DECODE:
             heapq.heappop(self._ends)
-        return min(most_steps, self._ends[0][0] - self._tick, self.kv.free // self._decoding)
+        return min(most_steps, self._ends[0][0] - self._tick, 1 + self.kv.free // self._decoding)
 
     def _seconds(self, steps: int) -> float:
         """Seconds of the first `steps` steps of the run under way; each decode reads one more KV token in every step."""
@@ -300,7 +306,7 @@ class EngineModel:
         if sequence.phase is Phase.DECODE:
             grown = self._tick - sequence.since
             sequence.generated += grown
-            own += grown
+            own += grown + self._growing
             self._decoding -= 1
             self._decode_kv -= sequence.target + grown
         elif sequence is self._prefilling:

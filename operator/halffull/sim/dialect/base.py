@@ -73,8 +73,8 @@ class Stream(Protocol):
     def opening(self) -> list[bytes]:
         """Return the events before the first token."""
 
-    def tokens(self, index: int, start: int, end: int) -> list[bytes]:
-        """Return the events of tokens start..end of one answer, its end among them if `finish_reason` is set."""
+    def token(self, index: int, text: str, reason: str | None) -> list[bytes]:
+        """Return the events of one more token of an answer (no text: its end token), the last if there is a finish reason."""
 
     def closing(self) -> list[bytes]:
         """Return the events after all answers have ended."""
@@ -111,6 +111,11 @@ def around_text(document: Any, name: str | None = None) -> tuple[bytes, bytes]:
     """Return the bytes before and after the one string that is a NUL in an event: a token then costs one concatenation."""
     before, after = event(document, name).split(b'"\\u0000"')
     return before, after
+
+
+def joined(around: tuple[bytes, bytes], text: str) -> bytes:
+    """Return the event of one token; its text is a word or a part of one, so nothing in it needs an escape."""
+    return b'%b"%b"%b' % (around[0], text.encode(), around[1])
 
 
 def usage(reply: Reply, details: Mapping[str, Any] | None = None) -> dict[str, Any]:

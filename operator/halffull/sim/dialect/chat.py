@@ -11,6 +11,7 @@ from halffull.sim.dialect.base import (
     around_text,
     compact,
     event,
+    joined,
     needed,
     rendered,
     sampling,
@@ -111,26 +112,16 @@ class ChatStream:
         ]
         return [event(self._chunk([choice], **self._usage()) | prompt) for choice in choices]
 
-    def tokens(self, index: int, start: int, end: int) -> list[bytes]:
-        """Return one event per token."""
-        reply, choice = self._reply, self._reply.choices[index]
-        pieces = choice.answer.pieces[start:end]
-        last = None
-        if choice.finish_reason:
-            ended = {"finish_reason": choice.finish_reason, "stop_reason": choice.answer.stop_reason, "token_ids": None}
-            closed = {} if reply.generation.include_usage else {"system_fingerprint": FINGERPRINT}
-            text = pieces[-1] if pieces else ""
-            last = event(self._chunk([self._choice(index, text, ended)], **self._usage()) | closed)
-            pieces = pieces[:-1]
-        if self._plain:
-            before, after = self._around[index]
-            events = [b'%b"%b"%b' % (before, piece.encode(), after) for piece in pieces]
-        else:
-            events = [
-                event(self._chunk([self._choice(index, piece, {"token_ids": None})], **self._usage()))
-                for piece in pieces
-            ]
-        return [*events, last] if last else events
+    def token(self, index: int, text: str, reason: str | None) -> list[bytes]:
+        """Return the token's event."""
+        if reason is None and self._plain:
+            return [joined(self._around[index], text)]
+        if reason is None:
+            return [event(self._chunk([self._choice(index, text, {"token_ids": None})], **self._usage()))]
+        stop_reason = self._reply.choices[index].answer.stop_reason
+        ended = {"finish_reason": reason, "stop_reason": stop_reason, "token_ids": None}
+        closed = {} if self._reply.generation.include_usage else {"system_fingerprint": FINGERPRINT}
+        return [event(self._chunk([self._choice(index, text, ended)], **self._usage()) | closed)]
 
     def closing(self) -> list[bytes]:
         """Return the usage, where asked for, and the end of the stream."""

@@ -9,6 +9,7 @@ from halffull.sim.dialect.base import (
     around_text,
     content_text,
     event,
+    joined,
     needed,
     rendered,
     stops,
@@ -90,7 +91,7 @@ class MessagesStream:
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         delta = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "\0"}, "index": 0}
-        self._before, self._after = around_text(delta, "content_block_delta")
+        self._around = around_text(delta, "content_block_delta")
 
     def opening(self) -> list[bytes]:
         """Return the start of the message and of its text block."""
@@ -111,10 +112,9 @@ class MessagesStream:
             event(block, "content_block_start"),
         ]
 
-    def tokens(self, index: int, start: int, end: int) -> list[bytes]:
-        """Return one delta per token that has text."""
-        pieces = self._reply.choices[index].answer.pieces[start:end]
-        return [b'%b"%b"%b' % (self._before, piece.encode(), self._after) for piece in pieces if piece]
+    def token(self, index: int, text: str, reason: str | None) -> list[bytes]:
+        """Return a delta, if the token has text."""
+        return [joined(self._around, text)] if text else []
 
     def closing(self) -> list[bytes]:
         """Return the end of the text block and of the message."""

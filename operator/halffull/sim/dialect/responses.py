@@ -132,12 +132,11 @@ class ResponsesStream:
         response = _response(self._reply, ended=False)
         return [self._event(name, response=response) for name in ("response.created", "response.in_progress")]
 
-    def tokens(self, index: int, start: int, end: int) -> list[bytes]:
-        """Return one delta per token that has text, the message's announcement before the first."""
+    def token(self, index: int, text: str, reason: str | None) -> list[bytes]:
+        """Return a delta, if the token has text; before the first, the announcement of the message."""
         events = [] if self._announced else self._announcement()
-        for piece in self._reply.choices[index].answer.pieces[start:end]:
-            if piece:
-                events.append(self._event("response.output_text.delta", delta=piece, logprobs=[], **self._part))
+        if text:
+            events.append(self._event("response.output_text.delta", delta=text, logprobs=[], **self._part))
         return events
 
     def closing(self) -> list[bytes]:
