@@ -1,0 +1,86 @@
+"""The documentation says what is: every name in it exists, and every name that users meet is in it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from halffull.api.model_deployment import load_documents
+from halffull.core.errors import Reason
+from halffull.core.gate import GATES
+from halffull.orderings.catalog import ORDERINGS
+from halffull.policies.catalog import POLICIES
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+RESOURCES = [
+    pytest.param(text, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```|<<EOF\n(.*?)\nEOF", page.read_text(), re.DOTALL))
+]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("texts", RESOURCES)
+def test_resources_are_valid(texts: tuple[str, str]) -> None:
+    assert load_documents("".join(texts))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_files_that_pages_name_exist(path: Path) -> None:
+    for name in re.findall(r"\b(?:manifests|charts|docs|bench)/[\w./-]*\w", path.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("name", [*POLICIES, *ORDERINGS, *GATES])
+def test_every_choice_is_explained(name: str) -> None:
+    assert re.search(rf"^\|.*`{name}`", page("policies"), re.MULTILINE)
+
+
+def test_no_policy_is_promised() -> None:
+    table = page("policies").split("## ", maxsplit=1)[0]
+    assert set(re.findall(r"^\| `([a-z-]+)`", table, re.MULTILINE)) == set(POLICIES)
+
+
+def test_every_error_is_explained() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page("errors"), re.MULTILINE)
+    assert {(name, int(status)) for status, name in rows} == {(reason.header, reason.status) for reason in Reason}
+
+
+def metrics_named_in(path: str, prefix: str) -> set[str]:
+    source = (ROOT / "operator" / "halffull" / path).read_text()
+    return set(re.findall(prefix, source))
+
+
+def test_every_metric_of_the_operator_is_explained() -> None:
+    for name in metrics_named_in("controller/metrics.py", r'"halffull_operator_(\w+)"'):
+        assert re.search(rf"`{name}(_total)?`", page("monitoring")), name
+
+
+def test_every_metric_of_the_router_is_explained() -> None:
+    pattern = r'(?:_gauge|_counter|_by_reason|_histograms)\("(\w+)"|PREFIX \+ "(\w+[a-z])"'
+    named = {one or other for one, other in metrics_named_in("router/metrics.py", pattern)}
+    assert len(named) > 10
+    for name in named:
+        assert re.search(rf"`{name}(_total)?`", page("monitoring")), name
+
+
+def test_every_reason_of_a_condition_is_explained() -> None:
+    sources = [ROOT / "operator/halffull/controller" / f"{name}.py" for name in ("status", "policy_status")]
+    reasons = {
+        reason
+        for source in sources
+        for reason in re.findall(r'make\.false\(\s*(?:kind|"\w+"), "(\w+)"', source.read_text())
+    }
+    assert len(reasons) > 5
+    for reason in reasons:
+        assert f"`{reason}`" in page("troubleshooting"), reason
