@@ -135,7 +135,7 @@ def _schema(of: Definition, kind: str) -> Schema:
         "properties": {
             "apiVersion": {"type": "string", "description": f"Version of this resource: {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"Kind of this resource: {kind}."},
-            "metadata": {"type": "object"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": structural(of.spec.model_json_schema(), "spec"),
             "status": structural(of.status.model_json_schema(), "status"),
         },

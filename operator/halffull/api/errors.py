@@ -9,6 +9,9 @@ from pydantic_core import ErrorDetails
 UNKNOWN_FIELD = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 """Types of pydantic's errors for a key that the model (or dataclass) does not have."""
 
+OWN = frozenset({"rule", "duplicate", "pattern"})
+"""Types of errors that our own checks raise: their message is the sentence, `field` of their context a further key"""
+
 
 class DocumentError(ValueError):
     """A document is refused; one line per reason."""
@@ -20,30 +23,45 @@ class DocumentError(ValueError):
 
 def sentences(error: ValidationError, document: Any) -> list[str]:
     """Return one line per wrong field, `spec.engine.port: ...`, each field once."""
+    details = error.errors(include_url=False)
     by_field: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
+    for detail in details:
+        if detail["type"] == "too_short" and any(_inside(other, detail) for other in details):
+            continue  # it counts only right items, and the wrong ones are named by themselves
         where = path(detail, document)
-        if where in by_field:
-            by_field[where] += f", or: {_sentence(detail)}"
-        else:
-            by_field[where] = _sentence(detail)
+        before = f"{by_field[where]}, or: " if where in by_field else ""
+        by_field[where] = before + _sentence(detail)
     return [f"{where}: {sentence}" if where else sentence for where, sentence in by_field.items()]
 
 
 def path(detail: ErrorDetails, document: Any) -> str:
-    """Return the field of the document that an error is about, as `spec.engine.endpoints[0]`."""
-    keys = [*detail["loc"]]
-    if detail["type"] == "rule" and detail.get("ctx", {}).get("field"):
-        keys.append(detail["ctx"]["field"])
+    """Return the field of the document that an error is about, as `spec.engine.endpoints[0]`.
+
+    pydantic's own path also has names of a union's choices, which no document has.
+    """
+    *parents, last = detail["loc"] or ("",)
     written, place = "", document
-    for number, key in enumerate(keys):
-        if isinstance(key, int):
-            written += f"[{key}]"
-            place = place[key] if isinstance(place, list | tuple) and key < len(place) else None
-        elif isinstance(place, dict) or (number == len(keys) - 1 and detail["type"] in {"missing", "rule"}):
-            written += f".{key}" if written else key
-            place = place.get(key) if isinstance(place, dict) else None
-    return written
+    for key in parents:
+        if _has(place, key):
+            written, place = _longer(written, key), place[key]
+    if _has(place, last) or detail["type"] == "missing":
+        written = _longer(written, last)
+    field = detail.get("ctx", {}).get("field", "") if detail["type"] in OWN else ""
+    return written if field == "" else _longer(written, field)
+
+
+def _has(place: Any, key: int | str) -> bool:
+    return key in place if isinstance(place, dict) else isinstance(place, list) and isinstance(key, int)
+
+
+def _longer(written: str, key: int | str) -> str:
+    if isinstance(key, int):
+        return f"{written}[{key}]"
+    return f"{written}.{key}" if written else key
+
+
+def _inside(inner: ErrorDetails, outer: ErrorDetails) -> bool:
+    return len(inner["loc"]) > len(outer["loc"]) and inner["loc"][: len(outer["loc"])] == outer["loc"]
 
 
 def _sentence(detail: ErrorDetails) -> str:
@@ -54,6 +72,10 @@ def _sentence(detail: ErrorDetails) -> str:
         return "required"
     if kind == "literal_error":
         return f"{value!r} is not allowed; allowed: {context['expected']}"
-    if kind in {"rule", "duplicate", "pattern"}:
+    if kind in OWN:
         return detail["msg"]
+    if kind == "too_short":
+        return f"at least {context['min_length']} must be given"
+    if kind == "too_long":
+        return f"at most {context['max_length']} may be given"
     return f"{value!r:.80}: {detail['msg'][0].lower()}{detail['msg'][1:]}"

@@ -130,9 +130,10 @@ class ModelDeployment(Resource):
 
     rules = (
         Rule(
-            "metadata.name must be 1 to 45 lower-case letters, digits and '-', begin with a letter and not end with '-': Services are named after it",
+            "allowed: 1 to 45 lower-case letters, digits and '-'; first a letter, last not '-': Services are named after it",
             "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,43}[a-z0-9])?$')",
             lambda resource: re.fullmatch("[a-z]([-a-z0-9]{0,43}[a-z0-9])?", resource.metadata.name) is not None,
+            "metadata.name",
         ),
     )
 

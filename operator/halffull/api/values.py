@@ -54,10 +54,14 @@ class Matches:
         """Say it in CEL, which can carry a message (called by pydantic)."""
         described = handler(schema)
         test = f"self.matches({_cel_string(self.pattern)})"
+        rule = {"rule": test, "message": f"allowed: {self.allowed}"}
         if "anyOf" in described:
             described["x-kubernetes-int-or-string"] = True
-            test = f"type(self) == int || {test}"
-        return {**described, "x-kubernetes-validations": [{"rule": test, "message": f"allowed: {self.allowed}"}]}
+            rule["rule"] = f"type(self) == int || {test}"
+        else:
+            sentence = _cel_string(f"' is not allowed; allowed: {self.allowed}")
+            rule["messageExpression"] = f'"\'" + self + {sentence}'
+        return {**described, "x-kubernetes-validations": [rule]}
 
     def _check(self, value: Any) -> Any:
         if isinstance(value, str) and not re.fullmatch(self.pattern, value):
@@ -107,9 +111,9 @@ class ListMap:
 
 
 def _refuse_duplicates(keys: tuple[str, ...] | list[str]) -> None:
-    for key in keys:
-        if keys.count(key) > 1:
-            raise PydanticCustomError("duplicate", "{key} stands there twice", {"key": repr(key)})
+    for place, key in enumerate(keys):
+        if key in keys[:place]:
+            raise PydanticCustomError("duplicate", "{key} stands there twice", {"key": repr(key), "field": place})
 
 
 Item = TypeVar("Item")
