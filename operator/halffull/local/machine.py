@@ -1,0 +1,124 @@
+"""Runs on this machine what the files ask for, and follows them. Called by `up` and by `demo`."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from halffull.api.errors import DocumentError
+from halffull.local.deployment import Deployment
+from halffull.local.documents import Files, Key, Wanted
+from halffull.local.process import Guard, Say, StartError
+
+LOOK_S = 0.15
+"""between two looks at the files; an edit is taken over after two"""
+ANSWER_S = 2.0
+"""time that an engine or a router may take to answer a question about itself"""
+
+
+class Machine:
+    """All ModelDeployments of some files; an async context manager. Nothing it started outlives it."""
+
+    def __init__(self, paths: Sequence[Path], *, host: str, port: int, admin_port: int, say: Say) -> None:
+        """The first ModelDeployment gets `port` and `admin_port`, each further one the next two; 0: free ones."""
+        self._files = Files(paths)
+        self._host = host
+        self._ports = (port, admin_port)
+        self._say = say
+        self._guard = Guard()
+        self._folder = TemporaryDirectory(prefix="halffull-")
+        self._deployments: dict[Key, Deployment] = {}
+        self._places: dict[Key, int] = {}
+        self._session: aiohttp.ClientSession
+
+    @property
+    def deployments(self) -> Mapping[Key, Deployment]:
+        """Those that run, by namespace and name."""
+        return self._deployments
+
+    async def __aenter__(self) -> Self:
+        """Start everything; raises DocumentError or StartError, and then leaves nothing running."""
+        wanted = self._files.load()
+        self._guard.__enter__()
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S))
+        try:
+            await self._start(wanted)
+        except BaseException:
+            await self._clean()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything: routers once their open answers have ended, then engines."""
+        try:
+            await asyncio.gather(*(deployment.stop() for deployment in self._deployments.values()))
+        finally:
+            await self._clean()
+
+    async def follow(self, announce: Callable[[Deployment], None]) -> None:
+        """Follow the files until cancelled; `announce` is called with each ModelDeployment that was added."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not self._files.changed():
+                continue
+            try:
+                wanted = {each.deployment.key: each for each in self._files.load()}
+            except DocumentError as error:
+                self._say("not taken over, what runs stays as it is:")
+                for line in error.lines:
+                    self._say(f"  {line}")
+                continue
+            for key in self._deployments.keys() - wanted.keys():
+                self._say(f"{key[1]}: no longer in the files, stopping")
+                await self._deployments.pop(key).stop()
+            for key in self._deployments.keys() & wanted.keys():
+                self._deployments[key].follow(wanted[key])
+            for key in wanted.keys() - self._deployments.keys():
+                try:
+                    await self._start([wanted[key]])
+                except StartError as error:
+                    self._say(str(error))
+                else:
+                    announce(self._deployments[key])
+
+    async def _start(self, wanted: Sequence[Wanted]) -> None:
+        """Start ModelDeployments side by side; raises StartError if one does not start, and stops that one."""
+        made = {each.deployment.key: self._deployment(each) for each in wanted}
+        results = await asyncio.gather(*(deployment.start() for deployment in made.values()), return_exceptions=True)
+        for (key, deployment), result in zip(made.items(), results, strict=True):
+            if result is None:
+                self._deployments[key] = deployment
+            else:
+                await deployment.stop()
+        for result in results:
+            if isinstance(result, ExceptionGroup) and result.exceptions:
+                raise result.exceptions[0]
+            if result is not None:
+                raise result
+
+    def _deployment(self, wanted: Wanted) -> Deployment:
+        place = self._places.setdefault(wanted.deployment.key, len(self._places))
+        port, admin_port = (first + place if first else 0 for first in self._ports)
+        folder = Path(self._folder.name) / str(place)
+        folder.mkdir(exist_ok=True)
+        return Deployment(
+            wanted,
+            host=self._host,
+            port=port,
+            admin_port=admin_port,
+            folder=folder,
+            session=self._session,
+            guard=self._guard,
+            say=self._say,
+        )
+
+    async def _clean(self) -> None:
+        self._guard.__exit__()
+        await self._session.close()
+        self._folder.cleanup()
