@@ -163,4 +163,4 @@ class ResponsesStream:
     def _event(self, name: str, **fields: Any) -> bytes:
         document = fields | {"sequence_number": self._sequence, "type": name}
         self._sequence += 1
-        return event(document, name)
+        return event(dict(sorted(document.items())), name)
