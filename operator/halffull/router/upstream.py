@@ -145,6 +145,7 @@ class Upstream(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._complete = self._parser.get_status_code() >= 200
+        self._until_close = self._until_close or not self._parser.should_keep_alive()
 
     # --- inside
 
@@ -158,7 +159,7 @@ class Upstream(asyncio.Protocol):
         reader, self._reader = self._reader, None
         self._complete = False
         self._served += 1
-        if not self._until_close and self._parser.should_keep_alive():
+        if not self._until_close:
             self._pool.put(self)
         else:
             self.close()
