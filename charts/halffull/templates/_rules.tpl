@@ -11,11 +11,11 @@ neither bind nor escalate. */}}
   resources: [configmaps, services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [secrets]
-  verbs: [get, create, patch, delete]
+  resources: [secrets]   # those that a ModelDeployment names, and the tokens of its routers
+  verbs: [get, create]
 - apiGroups: [""]
-  resources: [pods]
-  verbs: [get, list, watch]
+  resources: [pods]   # the arguments of adopted engines
+  verbs: [list]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
@@ -32,9 +32,6 @@ neither bind nor escalate. */}}
   resources: [events]
   verbs: [create, patch]
 {{- if .Values.adoptedWorkloads.patch }}
-- apiGroups: [apps]
-  resources: [replicasets]
-  verbs: [get, list]
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, patch]
