@@ -116,11 +116,20 @@ class Kube:
                 return None
             raise
 
-    async def list(self, kind: str, namespace: str | None = None, *, labels: str | None = None) -> list[Document]:
-        """Return the objects of a kind in one namespace, or in all (None)."""
-        answer = await self._call("get", self._path(kind, namespace), label_selector=labels)
+    async def items(
+        self, kind: str, namespace: str | None = None, *, labels: str | None = None, limit: int | None = None
+    ) -> list[Document]:
+        """Return the objects of a kind in one namespace, or in all (None); at most `limit`."""
+        answer = await self._call("get", self._path(kind, namespace), label_selector=labels, limit=limit)
         items: list[Document] = answer["items"]
         return items
+
+    async def snapshot(
+        self, kind: str, namespace: str | None = None, *, labels: str | None = None
+    ) -> tuple[int, list[Document]]:
+        """Return the objects of a kind in one namespace, or in all (None), and the version at which they were so."""
+        answer = await self._call("get", self._path(kind, namespace), label_selector=labels)
+        return int(answer["metadata"]["resourceVersion"]), answer["items"]
 
     async def merge(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> Document:
         """JSON-merge `patch` into an object."""

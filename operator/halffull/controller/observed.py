@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from halffull.controller.endpoints import Endpoint, from_slices
+from halffull.controller.endpoints import Endpoint, from_addresses, from_slices
 from halffull.controller.names import ADMIN_PORT, OWNER_LABEL, Key, Ref, engine_service, peer_service
 
 Document = dict[str, Any]
@@ -52,8 +52,7 @@ class Observed:
             return {key}
         before = self.deployments.get(key)
         self.deployments[key] = document
-        unchanged = before is not None and _version(before) == _version(document)
-        return set() if unchanged and kind is not None else {key}
+        return {key} if before is None or _version(before) != _version(document) else set()
 
     def saw_policy(self, kind: str | None, document: Document) -> set[Key]:
         """Take an event of a SchedulingPolicy; return the ModelDeployments that name it."""
@@ -119,9 +118,12 @@ class Observed:
             and (document["spec"].get("schedulingPolicyRef") or {}).get("name") == policy.name
         )
 
-    def engines(self, owner: Key, port: int) -> tuple[Endpoint, ...]:
-        """Return the engine pods of a ModelDeployment."""
-        return from_slices(self._slices[service_of(owner)].values(), "http", port)
+    def engines_of(self, owner: Key, document: Mapping[str, Any]) -> tuple[Endpoint, ...]:
+        """Return the engines of a ModelDeployment: its pods, or its fixed endpoints."""
+        engine = document["spec"]["engine"]
+        if engine.get("endpoints"):
+            return from_addresses(engine["endpoints"])
+        return from_slices(self._slices[service_of(owner)].values(), "http", engine.get("port", 8000))
 
     def routers(self, owner: Key) -> tuple[Endpoint, ...]:
         """Return the routers of a ModelDeployment, with their admin ports."""

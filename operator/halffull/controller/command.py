@@ -1,0 +1,85 @@
+"""`halffull operator`: arguments to options, then run until told to stop. The chart's Deployment starts it."""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from halffull.controller.app import Options
+from halffull.controller.app import run as run_operator
+from halffull.controller.child import Settings
+from halffull.controller.names import Key
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--kubeconfig", type=Path, metavar="FILE", help="how to reach the API server (default: in-cluster)"
+    )
+    parser.add_argument(
+        "--namespace", action="append", default=[], metavar="NS", help="watch this namespace; repeat (default: all)"
+    )
+    parser.add_argument("--router-image", required=True, metavar="IMAGE", help="image of routers and simulated engines")
+    parser.add_argument(
+        "--patch-adopted-workloads",
+        action="store_true",
+        help="allow sidecars in Deployments and StatefulSets that are not ours",
+    )
+    parser.add_argument(
+        "--lease", default="default/halffull-operator", metavar="NS/NAME", help="Lease by which one operator is chosen"
+    )
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
+    parser.add_argument("--port", type=int, default=8080, help="port of /metrics, /healthz and /readyz (default: 8080)")
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--log-format", default="text", choices=("text", "json"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the operator; return the exit status."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter()
+        if arguments.log_format == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler], force=True)
+    namespace, found, name = arguments.lease.partition("/")
+    if not found or not namespace or not name:
+        sys.stderr.write(f"halffull operator: --lease: {arguments.lease!r} is not NS/NAME\n")
+        return 2
+    options = Options(
+        Settings(arguments.router_image, arguments.patch_adopted_workloads),
+        # a pod restarts under its name: only the random part tells its processes apart
+        identity=f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}",
+        lease=Key(namespace, name),
+        kubeconfig=arguments.kubeconfig,
+        namespaces=tuple(arguments.namespace),
+        host=arguments.host,
+        port=arguments.port,
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run_operator(options))
+    return 0
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)

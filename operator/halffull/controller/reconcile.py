@@ -1,0 +1,232 @@
+"""One reconcile, top to bottom: read, derive, publish, bring children in order, write the status. Run by the keyed queue.
+
+Everything that is decided is pure and elsewhere; here is the order of the calls to the API server. The configuration
+goes first, so that an edit reaches the routers before anything else is done.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from halffull.api.errors import DocumentError, sentences
+from halffull.api.model_deployment import ModelDeployment, SchedulingPolicy
+from halffull.api.router_config import RouterConfig, parse_router_config
+from halffull.controller import adoption, children, names, routers
+from halffull.controller.child import TEMPLATE_HASH, Live, Settings
+from halffull.controller.credentials import credentials
+from halffull.controller.desired import desired
+from halffull.controller.facts import Facts, Notes
+from halffull.controller.happenings import happenings
+from halffull.controller.kube import Kube
+from halffull.controller.names import API_VERSION, Key, Ref
+from halffull.controller.observed import Observed
+from halffull.controller.records import Record, Records
+from halffull.controller.rounds import Rounds
+from halffull.controller.router_config import balanced, router_config
+from halffull.controller.status import refused, status, write_after
+from halffull.controller.tell import Teller
+
+LOG = logging.getLogger(__name__)
+
+Document = dict[str, Any]
+
+
+class Reconciler:
+    """Reconciles ModelDeployments."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        observed: Observed,
+        records: Records,
+        settings: Settings,
+        *,
+        rounds: Rounds,
+        teller: Teller,
+        wake_later: Callable[[Key, float], None],
+        wrote: Callable[[Key], None],
+    ) -> None:
+        """`wrote` is called after the status of a ModelDeployment was written."""
+        self._kube = kube
+        self._observed = observed
+        self._records = records
+        self._settings = settings
+        self._rounds = rounds
+        self._teller = teller
+        self._wake_later = wake_later
+        self._wrote = wrote
+
+    def touch(self, key: Key, kind: str) -> None:
+        """Note that a child of that kind changed: children are looked at in the next reconcile."""
+        record = self._records.get(key)
+        if record is None:
+            return
+        engine = self._observed.deployments.get(key, {}).get("spec", {}).get("engine", {})
+        if kind != "EndpointSlice" or "selector" in engine:
+            record.children_due = True
+
+    async def reconcile(self, key: Key) -> None:
+        """Bring one ModelDeployment in order. Raises ApiError; the queue tries again."""
+        document = self._observed.deployments.get(key)
+        if document is None or document["metadata"].get("deletionTimestamp"):
+            self._rounds.leave(key)
+            self._records.drop(key)
+            self._observed.forget(key)
+            return
+        record = self._records.of(key, document["metadata"]["uid"])
+        if record.status_at is None:
+            record.status = document.get("status") or {}
+        try:
+            owner = ModelDeployment.model_validate({**document, "status": {}})
+        except ValidationError as error:
+            message = "; ".join(sentences(error, document))
+            await self._write(key, record, document, refused(document, record.status, message, _now()))
+            return
+        policy, problem = self._policy(owner)
+        config = await self._publish(key, record, owner, policy)
+        self._rounds.follow(key)
+        if record.children_due or record.generation != owner.metadata.generation:
+            await self._children(key, record, owner, config)
+        if record.decision is None and record.status.get("observedGeneration") == owner.metadata.generation:
+            return  # a restart: what routers have applied is known after the first round, which wakes us
+        notes = Notes(problem, record.sidecar_problem, record.taken, tuple(self._observed.sharers(key)))
+        made = status(owner, config, self._facts(key, record, document), notes, previous=record.status, now=_now())
+        await self._write(key, record, document, made.dump())
+
+    def _policy(self, owner: ModelDeployment) -> tuple[SchedulingPolicy | None, tuple[str, str] | None]:
+        """Return the SchedulingPolicy that is named, or (reason, message) why there is none to use."""
+        named = owner.spec.scheduling_policy_ref
+        if named is None:
+            return None, None
+        document = self._observed.policies.get(Key(owner.metadata.namespace, named.name))
+        if document is None:
+            return None, (
+                "PolicyNotFound",
+                f"SchedulingPolicy {named.name} does not exist; what was applied last stays",
+            )
+        try:
+            return SchedulingPolicy.model_validate({**document, "status": {}}), None
+        except ValidationError as error:
+            message = f"SchedulingPolicy {named.name}: {'; '.join(sentences(error, document))}"
+            return None, ("PolicyInvalid", message)
+
+    async def _publish(
+        self, key: Key, record: Record, owner: ModelDeployment, policy: SchedulingPolicy | None
+    ) -> RouterConfig:
+        """Write the RouterConfig if it changed."""
+        before = record.config or await self._published(key)
+        now = asyncio.get_running_loop().time()
+        balance = before.balance if before else None
+        replicas = {e.name for e in self._observed.engines_of(key, self._observed.deployments[key])}
+        if record.decision is not None and balance is not None:
+            renew = now - record.published_at >= balance.valid_seconds / 3
+            reasons = {change.replica: change.reason for change in record.changes}
+            balance = balanced(balance, replicas, record.decision.weights, reasons, renew=renew)
+        elif balance is not None:
+            balance = balanced(balance, replicas)
+        config = router_config(owner, policy, before, balance, engine_args=record.engine_args)
+        if config != record.config:
+            taken = await children.apply(self._kube, self._observed, record, key, [routers.config_map(owner, config)])
+            if not taken:
+                record.published_at = now
+                record.config = config
+            if before is None or before.hash != config.hash:
+                LOG.info("%s: published policy %s (%.12s)", key, config.scheduling.policy, config.hash)
+                self._rounds.poke(key)
+        return config
+
+    async def _published(self, key: Key) -> RouterConfig | None:
+        """Return the RouterConfig that an earlier operator published."""
+        document = await self._kube.get("ConfigMap", key.namespace, names.router(key.name))
+        text = ((document or {}).get("data") or {}).get(names.CONFIG_KEY)
+        if text is None:
+            return None
+        try:
+            return parse_router_config(text)[0]
+        except DocumentError as error:
+            LOG.warning("%s: the published RouterConfig is not valid and is made anew: %s", key, error)
+            return None
+
+    async def _children(self, key: Key, record: Record, owner: ModelDeployment, config: RouterConfig) -> None:
+        """Create the Secret, apply and prune children, put the sidecar into adopted workloads."""
+        record.children_due = False  # what happens from here on counts again
+        try:
+            record.credentials = await credentials(self._kube, owner)
+            if not record.has_secret:
+                tokens = (secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+                await self._kube.create(routers.secret(owner, *tokens))
+                record.has_secret = True
+            accounts: tuple[str, ...] = ()
+            record.sidecar_problem = ""
+            if owner.spec.engine.selector is not None:
+                record.engine_args = await adoption.arguments(self._kube, owner)
+                if owner.spec.router.placement == "Sidecar":
+                    injected = await adoption.inject(self._kube, owner, self._settings)
+                    accounts, record.sidecar_problem = injected.accounts, injected.problem
+            live = self._live(key)
+            objects = desired(owner, config, self._settings, live, accounts)
+            record.taken = tuple(await children.apply(self._kube, self._observed, record, key, objects))
+            await children.prune(self._kube, self._observed, record, key, objects)
+            if self._settings.patch_adopted and record.generation != owner.metadata.generation:
+                await adoption.sweep(self._kube, [key.namespace])
+        except BaseException:
+            record.children_due = True
+            raise
+        record.generation = owner.metadata.generation
+
+    def _live(self, key: Key) -> Live:
+        """Return what the engine Deployment must keep."""
+        child = self._observed.children[key].get(Ref("Deployment", names.engine_deployment(key.name)))
+        if child is None:
+            return Live()
+        return Live(child.document["annotations"].get(TEMPLATE_HASH, ""), child.document["images"])
+
+    def _facts(self, key: Key, record: Record, document: Mapping[str, Any]) -> Facts:
+        decision = record.decision
+        pods = self._observed.children[key].get(Ref("Deployment", names.engine_deployment(key.name)))
+        return Facts(
+            engines=self._observed.engines_of(key, document),
+            routers=self._observed.routers(key),
+            signals=record.signals,
+            marks=decision.marks if decision else {},
+            speeds=decision.speeds if decision else {},
+            answers=record.answers,
+            engine_pods=pods.document["replicas"] if pods else None,
+        )
+
+    async def _write(self, key: Key, record: Record, document: Mapping[str, Any], made: Document) -> None:
+        """Write the status now, later or not at all, and tell what changed."""
+        hash_ = record.config.hash if record.config else ""
+        now = asyncio.get_running_loop().time()
+        since = float("inf") if record.status_at is None else now - record.status_at
+        delay = write_after(record.status or None, made, since)
+        if delay is None:
+            record.status_hash = hash_
+            return
+        if delay > 0:
+            self._wake_later(key, delay)
+            return
+        await self._kube.apply_status(_with_status(document, made))
+        before, changes = record.status, record.changes
+        record.status, record.status_at, record.status_hash, record.changes = made, now, hash_, []
+        self._wrote(key)
+        await self._teller.tell({**document, "kind": "ModelDeployment"}, happenings(before, made, changes))
+
+
+def _with_status(document: Mapping[str, Any], made: Document) -> Document:
+    metadata = document["metadata"]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "ModelDeployment",
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+        "status": made,
+    }
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

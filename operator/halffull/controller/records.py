@@ -1,0 +1,93 @@
+"""What the operator remembers of each ModelDeployment between reconciles; all of it can be lost and found again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from halffull.api.router_config import RouterConfig
+from halffull.controller.facts import RouterAnswer
+from halffull.controller.names import Key, Ref
+from halffull.controller.scrape import Credentials
+from halffull.core.balance import Change, Decision, Fleet
+from halffull.core.values import Signals
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A child as it was applied last."""
+
+    digest: str
+    """of what was sent"""
+    version: str
+    """of what came back; see `observed.Child`"""
+
+
+@dataclass
+class Record:
+    """One ModelDeployment."""
+
+    uid: str
+    config: RouterConfig | None = None
+    """as published last; None: not read back yet"""
+    published_at: float = 0.0
+    """when `config` was published last"""
+    generation: int = 0
+    """of the resource that the children were brought in order for"""
+    applied: dict[Ref, Applied] = field(default_factory=dict)
+    children_due: bool = True
+    """whether children may differ from what they are to be"""
+    has_secret: bool = False
+    """whether the Secret was created, or found"""
+    taken: tuple[str, ...] = ()
+    """children whose names somebody else's objects have"""
+    sidecar_problem: str = ""
+    """why adopted pods stay without a sidecar"""
+    engine_args: tuple[str, ...] = ()
+    """of adopted pods"""
+    signals: Mapping[str, Signals] = field(default_factory=dict)
+    """of engines whose metrics could be read in the last round"""
+    answers: Mapping[str, RouterAnswer] = field(default_factory=dict)
+    """of routers in the last round"""
+    fleet: Fleet | None = None
+    """the rebalancer's state; None: begins with the published weights"""
+    decision: Decision | None = None
+    changes: list[Change] = field(default_factory=list)
+    """of weights, not published yet"""
+    credentials: Credentials = field(default_factory=Credentials)
+    status: Document = field(default_factory=dict)
+    """as written last"""
+    status_hash: str = ""
+    """of the configuration that it is about"""
+    status_at: float | None = None
+    """when; None: never by us"""
+
+
+class Records:
+    """All records by key."""
+
+    def __init__(self) -> None:
+        self._records: dict[Key, Record] = {}
+
+    def get(self, key: Key) -> Record | None:
+        """Return a record, if there is one."""
+        return self._records.get(key)
+
+    def of(self, key: Key, uid: str) -> Record:
+        """Return the record of the resource with that uid; a fresh one where the name is used anew."""
+        record = self._records.get(key)
+        if record is None or record.uid != uid:
+            record = self._records[key] = Record(uid)
+        return record
+
+    def drop(self, key: Key) -> None:
+        """Forget a record."""
+        self._records.pop(key, None)
+
+    def distrust(self) -> None:
+        """Have every reconcile apply everything anew."""
+        for record in self._records.values():
+            record.applied.clear()
+            record.has_secret = False
+            record.children_due = True

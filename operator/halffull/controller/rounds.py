@@ -1,0 +1,155 @@
+"""Periodic work: for each ModelDeployment a loop that asks its engines and routers and weighs the replicas.
+
+`reconcile` starts and stops the loops; each round leaves its findings in the record and wakes the ModelDeployment, whose
+reconcile publishes them.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from random import Random
+from statistics import median
+from typing import Any
+
+from halffull.controller.endpoints import Endpoint
+from halffull.controller.facts import RouterAnswer
+from halffull.controller.metrics import Metrics
+from halffull.controller.names import Key
+from halffull.controller.observed import Observed
+from halffull.controller.records import Record, Records
+from halffull.controller.scrape import Scraper
+from halffull.core import balance
+from halffull.core.books import PREFILL_RATE
+from halffull.core.values import Signals
+from halffull.engines.catalog import ENGINES
+
+JITTER = 0.1
+"""share of the interval by which rounds are spread, so that ModelDeployments do not scrape in step"""
+FIRST_LOOK_S = 0.05
+"""after a new configuration its routers are asked soon, and then at doubling intervals"""
+
+
+class Rounds:
+    """All loops."""
+
+    def __init__(
+        self,
+        observed: Observed,
+        records: Records,
+        scraper: Scraper,
+        *,
+        wake: Callable[[Key], None],
+        metrics: Metrics,
+        rng: Random,
+    ) -> None:
+        self._observed = observed
+        self._records = records
+        self._scraper = scraper
+        self._wake = wake
+        self._metrics = metrics
+        self._rng = rng
+        self._loops: dict[Key, asyncio.Task[None]] = {}
+        self._pokes: dict[Key, asyncio.Event] = {}
+
+    def follow(self, key: Key) -> None:
+        """Start the loop of a ModelDeployment, unless it runs."""
+        if key not in self._loops:
+            self._pokes[key] = asyncio.Event()
+            self._loops[key] = asyncio.create_task(self._loop(key), name=f"rounds {key}")
+
+    def leave(self, key: Key) -> None:
+        """End the loop of a ModelDeployment."""
+        loop = self._loops.pop(key, None)
+        if loop is not None:
+            loop.cancel()
+            del self._pokes[key]
+
+    def stop(self) -> None:
+        """End all loops."""
+        for key in list(self._loops):
+            self.leave(key)
+
+    def poke(self, key: Key) -> None:
+        """Have the routers asked soon: a new configuration was published."""
+        if key in self._pokes:
+            self._pokes[key].set()
+
+    async def _loop(self, key: Key) -> None:
+        loop, poke = asyncio.get_running_loop(), self._pokes[key]
+        while (record := self._records.get(key)) is not None and record.config is not None:
+            await self._weigh(key, record)
+            interval = record.config.scheduling.rebalance.interval_seconds
+            until = loop.time() + interval * self._rng.uniform(1 - JITTER, 1 + JITTER)
+            pause = FIRST_LOOK_S
+            while (left := until - loop.time()) > 0:
+                poke.clear()
+                behind = self._behind(key, record)
+                try:
+                    async with asyncio.timeout(min(pause, left) if behind else left):
+                        await poke.wait()
+                    pause = FIRST_LOOK_S
+                except TimeoutError:
+                    if behind:
+                        pause *= 2
+                        await self._ask(key, record)
+        self._loops.pop(key, None)
+        self._pokes.pop(key, None)
+
+    def _behind(self, key: Key, record: Record) -> bool:
+        """Whether a ready router has not reported the published configuration yet."""
+        wanted = record.config.hash if record.config else ""
+        return any(
+            record.answers.get(router.name, RouterAnswer()).config.get("hash") != wanted
+            for router in self._observed.routers(key)
+            if router.ready
+        )
+
+    async def _ask(self, key: Key, record: Record) -> None:
+        """Ask the routers only."""
+        answers = await self._scraper.routers(self._observed.routers(key))
+        if answers != record.answers:
+            record.answers = answers
+            self._wake(key)
+
+    async def _weigh(self, key: Key, record: Record) -> None:
+        """Ask everybody, and let the rebalancer decide."""
+        config = record.config
+        document = self._observed.deployments.get(key)
+        if config is None or document is None:
+            return
+        engines = self._observed.engines_of(key, document)
+        record.signals, record.answers = await asyncio.gather(
+            self._scraper.engines(engines, ENGINES[config.engine.type], record.credentials),
+            self._scraper.routers(self._observed.routers(key)),
+        )
+        now = asyncio.get_running_loop().time()
+        settings = balance.Settings(stale_after_s=max(15.0, 3 * config.scheduling.rebalance.interval_seconds))
+        if record.fleet is None:
+            record.fleet = balance.carried({name: e.weight for name, e in config.balance.replicas.items()})
+        fleet = balance.observe(record.fleet, readings(engines, record.signals, record.answers), now, settings)
+        record.fleet, record.decision = balance.rebalance(fleet, now, settings)
+        record.changes += record.decision.changes
+        self._metrics.rebalanced.inc(len(record.decision.changes))
+        self._wake(key)
+
+
+def readings(
+    engines: tuple[Endpoint, ...], signals: Mapping[str, Signals], answers: Mapping[str, RouterAnswer]
+) -> dict[str, balance.Reading]:
+    """Return what the rebalancer takes: of each engine its signals and what the routers have there; pure."""
+    return {
+        engine.name: balance.Reading(
+            signals.get(engine.name), *_by_routers([row for a in answers.values() for row in _rows(a, engine.name)])
+        )
+        for engine in engines
+    }
+
+
+def _rows(answer: RouterAnswer, replica: str) -> list[Mapping[str, Any]]:
+    return [row for row in (answer.document or {}).get("replicas", ()) if row.get("name") == replica]
+
+
+def _by_routers(rows: list[Mapping[str, Any]]) -> tuple[int, float | None]:
+    """Return the requests in flight over all routers, and the median of the prefill speeds that they learned."""
+    rates = [float(row.get("prefillTokensPerSecond") or PREFILL_RATE) for row in rows]
+    learned = [rate for rate in rates if rate != PREFILL_RATE]
+    return sum(int(row.get("inFlight") or 0) for row in rows), median(learned) if learned else None
