@@ -1,0 +1,130 @@
+"""Every policy of the catalog, and what each promises: a candidate is chosen, the same one for the same seed; shares follow
+weights; the better replica wins where the policy says which one that is."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halffull.core.books import Replica
+from halffull.core.contracts import Context, Policy
+from halffull.core.values import Request
+from halffull.policies.catalog import POLICIES
+from halffull.policies.power_of_two import PowerOfTwoParameters
+from halffull.policies.sal import SalParameters
+
+NOW = 100.0
+
+
+@st.composite
+def replicas(draw: st.DrawFn) -> list[Replica]:
+    fleet = []
+    for number in range(draw(st.integers(1, 8))):
+        replica = Replica(f"r{number}", "10.0.0.1", 8000 + number)
+        replica.in_flight = draw(st.integers(0, 300))
+        replica.prefill_tokens = replica.waiting_prompt_tokens = draw(st.integers(0, 100_000))
+        replica.decode_tokens = draw(st.integers(0, 500_000))
+        replica.kv_tokens = draw(st.none() | st.floats(1_000, 500_000))
+        replica.prefill_rate = draw(st.floats(10, 100_000))
+        replica.weight = draw(st.floats(0.1, 1))
+        fleet.append(replica)
+    return fleet
+
+
+def choose(policy: Policy, fleet: list[Replica], *, tokens: int = 100, seed: int = 1) -> Replica:
+    return policy.choose(Request("id", NOW, tokens), fleet, Context(NOW, random.Random(seed)))
+
+
+def fleet_of(*loads: int) -> list[Replica]:
+    fleet = [Replica(f"r{number}", "10.0.0.1", 8000 + number) for number, _ in enumerate(loads)]
+    for replica, load in zip(fleet, loads, strict=True):
+        for _ in range(load):
+            replica.sent(100, NOW)
+    return fleet
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@given(fleet=replicas(), tokens=st.integers(1, 100_000), seed=st.integers(0, 9))
+def test_a_candidate_is_chosen_and_the_same_for_the_same_seed(
+    name: str, fleet: list[Replica], tokens: int, seed: int
+) -> None:
+    first = choose(POLICIES[name].make(), fleet, tokens=tokens, seed=seed)
+    second = choose(POLICIES[name].make(), fleet, tokens=tokens, seed=seed)
+
+    assert first in fleet
+    assert first is second
+
+
+@pytest.mark.parametrize("name", ["random", "round-robin"])
+def test_shares_follow_weights(name: str) -> None:
+    fleet = fleet_of(0, 0, 0)
+    fleet[2].weight = 0.5
+    policy, context = POLICIES[name].make(), Context(NOW, random.Random(3))
+    shares = Counter(policy.choose(Request("id", NOW, 1), fleet, context).name for _ in range(5000))
+
+    assert shares["r0"] / 5000 == pytest.approx(0.4, abs=0.03)
+    assert shares["r2"] / 5000 == pytest.approx(0.2, abs=0.03)
+
+
+def test_round_robin_takes_turns_and_lets_newcomers_in_without_a_burst() -> None:
+    fleet = fleet_of(0, 0, 0)
+    policy, context = POLICIES["round-robin"].make(), Context(NOW, random.Random(3))
+    turns = [policy.choose(Request("id", NOW, 1), fleet, context).name for _ in range(300)]
+    assert turns[:6] == ["r0", "r1", "r2", "r0", "r1", "r2"]
+    fleet.append(Replica("r9", "10.0.0.1", 9000))
+    turns = [policy.choose(Request("id", NOW, 1), fleet, context).name for _ in range(8)]
+
+    assert Counter(turns) == dict.fromkeys(["r0", "r1", "r2", "r9"], 2)
+
+
+@given(loads=st.lists(st.integers(0, 20), min_size=1, max_size=6))
+def test_least_requests_takes_the_fewest(loads: list[int]) -> None:
+    assert choose(POLICIES["least-requests"].make(), fleet_of(*loads)).in_flight == min(loads)
+
+
+def test_least_requests_counts_for_the_weight() -> None:
+    fleet = fleet_of(4, 3)
+    fleet[1].weight = 0.5
+
+    assert choose(POLICIES["least-requests"].make(), fleet).name == "r0"
+
+
+def test_power_of_two_with_many_draws_is_least_requests() -> None:
+    policy = POLICIES["power-of-two"].make(PowerOfTwoParameters(choices=16))
+    chosen = {choose(policy, fleet_of(5, 1, 7), seed=seed).name for seed in range(20)}
+
+    assert chosen == {"r1"}
+
+
+def test_sal_counts_queued_tokens_not_requests() -> None:
+    fleet = fleet_of(0, 3)
+    fleet[0].sent(10_000, NOW)
+
+    assert choose(POLICIES["sal"].make(), fleet).name == "r1"
+
+
+def test_sal_knows_speed() -> None:
+    fleet = fleet_of(2, 4)
+    fleet[0].prefill_rate = 1_000
+    fleet[1].prefill_rate = 10_000
+
+    assert choose(POLICIES["sal"].make(), fleet).name == "r1"
+
+
+def test_sal_avoids_a_replica_without_memory_unless_told_not_to() -> None:
+    fleet = fleet_of(0, 1)
+    fleet[0].kv_tokens, fleet[0].decode_tokens = 1_000, 990
+    fleet[1].kv_tokens = 1_000
+
+    assert choose(POLICIES["sal"].make(), fleet).name == "r1"
+    assert choose(POLICIES["sal"].make(SalParameters(memory_weight=0)), fleet).name == "r0"
+
+
+def test_sal_breaks_ties_by_count_then_at_random() -> None:
+    fleet = fleet_of(0, 0, 0)
+    fleet[0].in_flight = 1
+    chosen = Counter(choose(POLICIES["sal"].make(), fleet, seed=seed).name for seed in range(40))
+
+    assert set(chosen) == {"r1", "r2"}
