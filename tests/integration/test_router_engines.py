@@ -1,0 +1,201 @@
+"""Our own calls to engines: scraping, model lists, probing of fixed endpoints; engines are small servers here."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from halffull.api.engine import EngineLimits
+from halffull.api.router_config import EngineTarget
+from halffull.core.books import Replica
+from halffull.core.values import State
+from halffull.engines.catalog import ENGINES
+from halffull.router import endpoints
+from halffull.router.discovery import Endpoint, Endpoints
+from halffull.router.endpoints import FixedSource, Saved
+from halffull.router.engine_client import EngineClient
+from halffull.router.scrape import Plan, Scraper
+from halffull.router.watch import session
+
+METRICS = """vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 1.0
+vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="100"} 1.0
+"""
+
+
+class Engine:
+    """Says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.healthy = True
+        self.metrics: str | None = METRICS
+        self.models: Any = {"data": [{"id": "m"}, {"id": "m-lora"}]}
+        self.keys: set[str | None] = set()
+
+    def application(self) -> web.Application:
+        async def health(_: web.Request) -> web.Response:
+            return web.Response(status=200 if self.healthy else 503)
+
+        async def metrics(request: web.Request) -> web.Response:
+            self.keys.add(request.headers.get("authorization"))
+            return web.Response(status=404) if self.metrics is None else web.Response(text=self.metrics)
+
+        async def models(_: web.Request) -> web.Response:
+            return web.json_response(self.models)
+
+        made = web.Application()
+        made.router.add_get("/health", health)
+        made.router.add_get("/metrics", metrics)
+        made.router.add_get("/v1/models", models)
+        return made
+
+
+@asynccontextmanager
+async def serving(engine: Engine) -> AsyncIterator[Engine]:
+    runner = web.AppRunner(engine.application(), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", engine.port).start()
+    engine.port = runner.addresses[0][1]
+    yield engine
+    await runner.cleanup()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def scraping(target: EngineTarget, limits: EngineLimits, port: int) -> AsyncIterator[tuple[Scraper, Replica]]:
+    async with session() as client:
+        plan = Plan(EngineClient(client, target), ENGINES["vllm"], 0.05, limits)
+        now = asyncio.get_running_loop().time
+        scraper = Scraper(plan, now, random.Random(1), lambda _: None)
+        replica = Replica("a", "127.0.0.1", port)
+        scraper.added(replica)
+        yield scraper, replica
+        scraper.close()
+
+
+async def test_signals_capacity_and_models_come_into_the_books() -> None:
+    async with serving(Engine()) as engine, scraping(EngineTarget(), EngineLimits(), engine.port) as (_, replica):
+        assert replica.max_sequences == 256
+        await until(lambda: replica.models)
+        assert replica.signals is not None
+        assert (replica.signals.running, replica.signals.waiting) == (3, 1)
+        assert replica.kv_tokens == 1600
+        assert replica.models == ("m", "m-lora")
+    assert engine.keys == {None}
+
+
+async def test_what_the_user_says_wins_and_the_key_is_sent(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret\n")
+    target = EngineTarget(api_key_file=str(key))
+    limits = EngineLimits(max_sequences=8, kv_tokens=5000)
+    async with serving(Engine()) as engine, scraping(target, limits, engine.port) as (scraper, replica):
+        await until(lambda: replica.signals)
+        assert (replica.max_sequences, replica.kv_tokens) == (8, 5000)
+        assert engine.keys == {"Bearer secret"}
+        async with session() as client:
+            scraper.configure(Plan(EngineClient(client, target), ENGINES["vllm"], 0.05))
+            assert replica.max_sequences == 256
+            await until(lambda: replica.kv_tokens == 1600)
+
+
+async def test_a_failed_scrape_leaves_what_was_known() -> None:
+    async with serving(Engine()) as engine, scraping(EngineTarget(), EngineLimits(), engine.port) as (scraper, replica):
+        await until(lambda: replica.signals)
+        engine.metrics = None
+        await until(lambda: scraper.failures)
+        seen = replica.signals_at
+        await until(lambda: scraper.failures > 2)
+        assert replica.signals is not None
+        assert replica.signals_at == seen
+
+
+@pytest.mark.parametrize("models", [[], {"data": [{}]}, {"data": []}, "x"])
+async def test_an_odd_model_list_is_no_list(models: Any) -> None:
+    engine = Engine()
+    engine.models = models
+    async with serving(engine), scraping(EngineTarget(), EngineLimits(), engine.port) as (scraper, replica):
+        await until(lambda: scraper.scrapes > 3)
+        assert replica.models == ()
+
+
+# --- fixed endpoints
+
+
+class Found:
+    """What a source found, last and in all."""
+
+    def __init__(self) -> None:
+        self.sets: list[Endpoints] = []
+
+    def __call__(self, found: Endpoints) -> None:
+        self.sets.append(found)
+
+    @property
+    def states(self) -> dict[str, State]:
+        return {name: endpoint.state for name, endpoint in self.sets[-1].items()} if self.sets else {}
+
+
+@asynccontextmanager
+async def following(*addresses: str) -> AsyncIterator[Found]:
+    async with session() as client:
+        found = Found()
+        source = FixedSource(
+            addresses,
+            8000,
+            client=EngineClient(client, EngineTarget()),
+            health_path="/health",
+            found=found,
+            rng=random.Random(1),
+        )
+        task = asyncio.create_task(source.run())
+        yield found
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_fixed_endpoints_go_down_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "PROBE_INTERVAL_S", 0.05)
+    engine = Engine()
+    async with serving(engine):
+        name = f"localhost:{engine.port}"
+        async with following(name) as found:
+            await until(lambda: found.states == {name: State.READY})
+            assert found.sets[-1][name].host in {"127.0.0.1", "::1"}
+            engine.healthy = False
+            await until(lambda: found.states == {name: State.DOWN})
+            engine.healthy = True
+            await until(lambda: found.states == {name: State.READY})
+            assert len(found.sets) == 3
+
+
+async def test_an_endpoint_that_is_not_there_is_down_from_the_start_and_does_not_hide_the_others() -> None:
+    async with serving(Engine()) as engine:
+        there, away = f"127.0.0.1:{engine.port}", "no-such-name.invalid:8000"
+        async with following(there, away) as found:
+            await until(lambda: found.states == {there: State.READY, away: State.DOWN})
+            assert len(found.sets) == 1
+
+
+def test_kept_endpoints_are_read_back_for_the_same_service_only(tmp_path: Path) -> None:
+    kept = {"a": Endpoint("a", "10.0.0.1", 8000, State.DRAINING)}
+    saved = Saved(tmp_path)
+    assert saved.read("ns/s") is None
+    saved.write("ns/s", kept)
+    assert Saved(tmp_path).read("ns/s") == kept
+    assert saved.read("ns/other") is None
+    (tmp_path / "endpoints.json").write_text('{"service": "ns/s", "endp')
+    assert saved.read("ns/s") is None
+    Saved(None).write("ns/s", kept)
+    Saved(tmp_path / "gone").write("ns/s", kept)
