@@ -31,7 +31,10 @@ async def gauges(engine, lag=True):
         await asyncio.sleep(0.3 * FAST + 0.05)
     async with aiohttp.ClientSession() as session, session.get(f"{engine.url}/metrics") as answer:
         text = await answer.text()
-    return [float(re.search(rf"^vllm:num_requests_{name}\S* (\S+)$", text, re.M)[1]) for name in ("running", "waiting")]
+    return [
+        float(re.search(rf"^vllm:num_requests_{name}\S* (\S+)$", text, re.MULTILINE)[1])
+        for name in ("running", "waiting")
+    ]
 
 
 async def until(condition, seconds=30):
