@@ -1,0 +1,3 @@
+module halffull.dev/bench/proxy
+
+go 1.21

@@ -1,0 +1,30 @@
+"""Measurements, one per question. `make bench` runs all; `make bench ARGS='proxy --rounds 3'` runs one, see `--help`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import policies
+from proxy import compare
+
+QUESTIONS = {
+    "policies": (policies, "what one decision of each policy costs"),
+    "proxy": (compare, "what a request and a streamed chunk cost the router, next to other proxies"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
+    commands = parser.add_subparsers(dest="question")
+    for name, (module, summary) in QUESTIONS.items():
+        module.add_arguments(commands.add_parser(name, help=summary))
+    arguments = parser.parse_args()
+    if arguments.question is not None:
+        return int(QUESTIONS[arguments.question][0].run(arguments))
+    return max(module.run(commands.choices[name].parse_args([])) for name, (module, _) in QUESTIONS.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
