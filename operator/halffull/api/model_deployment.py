@@ -177,8 +177,8 @@ def load_documents(text: str, source: str = "input") -> list[ModelDeployment | S
 
 def _flat(documents: list[Any]) -> Iterator[Any]:
     for document in documents:
-        if isinstance(document, dict) and document.get("kind") == "List":
-            yield from _flat(document.get("items") or [])
+        if isinstance(document, dict) and document.get("kind") == "List" and isinstance(document.get("items"), list):
+            yield from _flat(document["items"])
         elif document is not None:
             yield document
 
