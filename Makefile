@@ -45,7 +45,7 @@ e2e: venv binaries ## test $(IMAGE) on the cluster of $KUBECONFIG
 	IMAGE='$(IMAGE)' hack/with-kubernetes-clients .venv/bin/pytest -m e2e tests/e2e $(ARGS)
 
 test-vllm: venv ## test before real vLLMs: HALFFULL_VLLM_URLS='http://127.0.0.1:8001 http://127.0.0.1:8002'
-	.venv/bin/pytest -m vllm tests/vllm $(ARGS)
+	.venv/bin/pytest -m vllm tests/clients $(ARGS)
 
 bench: venv ## measure the router
 	.venv/bin/python bench/run.py $(ARGS)

@@ -10,6 +10,7 @@ import pytest
 from clients.conftest import MODEL, Fleet, RunningRouter
 
 MESSAGES = [{"role": "user", "content": "Say something."}]
+LONG = {"model": MODEL, "prompt": "long", "max_tokens": 4000, "extra_body": {"ignore_eos": True}}
 Eventually = Callable[..., None]
 
 
@@ -104,7 +105,7 @@ def test_timeout_of_the_client_frees_the_engine(
     client: openai.OpenAI, router: RunningRouter, fleet: Fleet, eventually: Eventually
 ) -> None:
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.3).completions.create(model=MODEL, prompt="long", max_tokens=4000)
+        client.with_options(timeout=0.3).completions.create(**LONG)
     eventually(lambda: all(replica["inFlight"] == 0 for replica in router.replicas()))
     eventually(lambda: fleet.idle)
 
@@ -112,7 +113,7 @@ def test_timeout_of_the_client_frees_the_engine(
 def test_a_stream_left_early_frees_the_engine(
     client: openai.OpenAI, router: RunningRouter, fleet: Fleet, eventually: Eventually
 ) -> None:
-    stream = client.completions.create(model=MODEL, prompt="long", max_tokens=4000, stream=True)
+    stream = client.completions.create(**LONG, stream=True)
     assert next(iter(stream)).choices[0].text is not None
     assert sum(replica["inFlight"] for replica in router.replicas()) == 1
     stream.close()
@@ -124,7 +125,7 @@ async def test_asynchronous_streams_are_cancelled_cleanly(
     async_client: openai.AsyncOpenAI, router: RunningRouter, fleet: Fleet
 ) -> None:
     async def one() -> None:
-        stream = await async_client.completions.create(model=MODEL, prompt="long", max_tokens=4000, stream=True)
+        stream = await async_client.completions.create(**LONG, stream=True)
         async for _ in stream:
             pass
 

@@ -15,6 +15,7 @@ from clients.conftest import MODEL, Fleet, RunningRouter
 from halffull.api.scheduling import Scheduling
 
 Eventually = Callable[..., None]
+JSON = "application/json"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 6}
 
 
@@ -23,7 +24,7 @@ def call(url: str, path: str, body: Any = None) -> tuple[int, dict[str, str], by
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     try:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {} if data is None else {"content-type": "application/json"}
+        headers = {} if data is None else {"content-type": JSON}
         connection.request("GET" if data is None else "POST", path, data, headers)
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
@@ -44,6 +45,21 @@ def test_curl(router: RunningRouter, version: str) -> None:
     assert events[-1] == "data: [DONE]"
     assert all(event.startswith("data: ") for event in events)
     assert json.loads(events[0][6:])["object"] == "chat.completion.chunk"
+
+
+def test_an_offer_to_upgrade_is_ignored(router: RunningRouter) -> None:
+    """Java's client offers h2c with every request; its body counts, and the connection goes on."""
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQCAAAAAAIAAAAA"}
+    connection = http.client.HTTPConnection(urlsplit(router.url).netloc, timeout=60)
+    try:
+        for _ in range(2):
+            connection.request("POST", "/v1/chat/completions", json.dumps(CHAT), {"content-type": JSON, **offer})
+            answer = connection.getresponse()
+            document = json.loads(answer.read())
+            assert (answer.status, answer.getheader("upgrade")) == (200, None), document
+            assert document["object"] == "chat.completion"
+    finally:
+        connection.close()
 
 
 def test_an_answer_arrives_as_the_engine_made_it(router: RunningRouter, fleet: Fleet) -> None:
@@ -90,7 +106,7 @@ def test_one_connection_serves_many_requests(router: RunningRouter) -> None:
     try:
         for number in range(20):
             body = json.dumps({**CHAT, "stream": number % 2 == 0})
-            connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+            connection.request("POST", "/v1/chat/completions", body, {"content-type": JSON})
             answer = connection.getresponse()
             assert answer.status == 200
             assert answer.read()

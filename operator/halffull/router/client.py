@@ -134,9 +134,7 @@ class Client(asyncio.Protocol):
         if self._last:
             return  # what follows the last request is not looked at
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._last = True  # we do not upgrade; the request itself is answered
+            self._feed(data)
         except httptools.HttpParserError:
             self._refuse(Failure(Reason.BAD_REQUEST, "The request is not valid HTTP/1.1."))
         self._next()
@@ -194,7 +192,7 @@ class Client(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Called by the parser: refuse early what need not be read."""
-        if self._last:
+        if self._last or self._offers_upgrade():
             return
         version, method = self._parser.get_http_version(), self._parser.get_method()
         failure = framing.examine(version, method, self._target, self._headers)
@@ -217,6 +215,8 @@ class Client(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        if self._offers_upgrade():
+            return
         self._reading = False
         if self._last or self._head is None:
             return
@@ -278,6 +278,26 @@ class Client(asyncio.Protocol):
         return self._current is None and not self._reading and not self._ahead
 
     # --- inside
+
+    def _feed(self, data: bytes) -> None:
+        """Parse. An offer to upgrade is ignored, as RFC 9110 section 7.8 allows: curl and Java's client offer h2c.
+
+        The parser stops at such a request's body; another one reads the request again without the offer.
+        """
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            if self._last:
+                return
+            method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+            lines = [b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade"]
+            head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self._target, version, b"".join(lines))
+            self._parser = httptools.HttpRequestParser(self)
+            self._feed(head + data[stopped.args[0] :])
+
+    def _offers_upgrade(self) -> bool:
+        """Whether the parser will stop at the end of this head. (At CONNECT too, which is refused by its method.)"""
+        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
 
     def _next(self) -> None:
         if self._current is not None or not self._ahead or self._transport is None:
