@@ -63,8 +63,21 @@ class _Answer(msgspec.Struct):
     id: str | None = None
 
 
+class _Told(msgspec.Struct):
+    """Where the APIs put usage in an event: OpenAI and Anthropic at the top, Responses in the response."""
+
+    usage: _Usage | None = None
+    response: _Answer | None = None
+
+
+_TOLD = msgspec.json.Decoder(_Told)
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _ANSWER = msgspec.json.Decoder(_Answer)
+_ENDS = {
+    api: tuple(mark if api is Dialect.OPENAI else b"event: " + mark for mark in marks)
+    for api, marks in STREAM_ENDS.items()
+}
+LONGEST_END = max(len(mark) for marks in _ENDS.values() for mark in marks)
 _QUIET = {
     Dialect.ANTHROPIC: (b"message_start", b"content_block_start", b"ping"),
     Dialect.RESPONSES: (
@@ -100,10 +113,10 @@ def error_events(dialect: Dialect, failure: Failure) -> bytes:
     return b"data: " + body + b"\n\ndata: [DONE]\n\n"
 
 
-def ends(dialect: Dialect, tail: bytes) -> bool:
-    """Whether the last bytes of a stream hold what closes it in this API."""
-    markers = STREAM_ENDS[dialect]
-    return not markers or any(marker in tail for marker in markers)
+def ends(dialect: Dialect, piece: bytes) -> bool:
+    """Whether a piece of a stream holds what closes it in this API; where nothing does, any end is right."""
+    markers = _ENDS[dialect]
+    return not markers or any(marker in piece for marker in markers)
 
 
 def meaning(dialect: Dialect, event: bytes) -> Event:
@@ -137,19 +150,18 @@ def usage(body: bytes) -> tuple[int | None, int | None, str | None]:
     return *_tokens(answer.usage), answer.id
 
 
-def stream_usage(data: bytes) -> tuple[int | None, int | None]:
-    """Return prompt and generated tokens of the last usage in a piece of a stream; None where there is none."""
-    start = data.rfind(b'"usage":{')
-    end = data.find(b"}", start)
-    # `completion_tokens_details` nests once; its numbers stand after ours, so the first brace that closes suffices.
-    text = data[start + 8 : end + 1] if start >= 0 and end >= 0 else b""
-    numbers = {
-        name: int(value)
-        for name, _, value in (pair.partition(b":") for pair in text.strip(b"{}").replace(b'"', b"").split(b","))
-        if value.strip().isdigit()
-    }
-    prompt = numbers.get(b"prompt_tokens", numbers.get(b"input_tokens"))
-    return prompt, numbers.get(b"completion_tokens", numbers.get(b"output_tokens"))
+def stream_usage(piece: bytes) -> tuple[int | None, int | None]:
+    """Return prompt and generated tokens of the last usage in whole events of a stream; None where there is none."""
+    for line in reversed(piece.splitlines()):
+        if line.startswith(b"data:") and b'"usage"' in line:
+            try:
+                told = _TOLD.decode(line[5:])
+            except msgspec.DecodeError:
+                continue
+            found = told.usage or (told.response and told.response.usage)
+            if found:
+                return _tokens(found)
+    return None, None
 
 
 def models_body(names: list[str]) -> bytes:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 HELD_BYTES = 256 << 10
 """of an answer that has not started; beyond it the answer counts as started"""
-TAIL_BYTES = 64
-"""of a stream's end are looked at for the event that closes it"""
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 
 
@@ -34,6 +32,7 @@ class Answer:
 
     __slots__ = (
         "chunked",
+        "closed",
         "events",
         "held",
         "held_bytes",
@@ -59,8 +58,10 @@ class Answer:
         """the part of it that is not a whole event yet"""
         self.chunked = False
         """the client gets it in chunks"""
+        self.closed = False
+        """the event that closes the stream has come"""
         self.tail = b""
-        """its last bytes"""
+        """the last bytes before that, since the event may come in two pieces"""
         self.usage_in = b""
         """the last piece that told usage"""
 
@@ -218,18 +219,21 @@ class Passage:
         self._relay(held)
 
     def _relay(self, data: bytes) -> None:
-        self._client.write(framing.chunk(data) if self._answer.chunked else data)
-        if self._answer.events and self.exchange is not None:
+        answer = self._answer
+        self._client.write(framing.chunk(data) if answer.chunked else data)
+        if answer.events and self.exchange is not None:
             self._proxy.dispatcher.progressed(self.exchange, data.count(b"data:"))
-            if b'"usage":{' in data:
-                self._answer.usage_in = data
-            self._answer.tail = data if len(data) >= TAIL_BYTES else self._answer.tail[-TAIL_BYTES:] + data
+            if b'"usage"' in data:
+                answer.usage_in = data
+            if not answer.closed:
+                answer.closed = dialect.ends(self._kind.dialect, answer.tail + data)
+                answer.tail = data[-dialect.LONGEST_END :]
 
     def answer_end(self) -> None:
         """The answer is complete by its framing; whether it is one, its content says."""
         self._upstream = None
         if self._flowing:
-            if self._answer.events and not dialect.ends(self._kind.dialect, self._answer.tail):
+            if self._answer.events and not self._answer.closed:
                 self._break(Failure(Reason.ENGINE_BROKEN, "The engine ended the stream early."))
                 return
             if self._answer.chunked:
