@@ -14,7 +14,8 @@ class Endpoint:
     host: str
     """an IP address or a host name"""
     port: int
-    ready: bool
+    ready: bool | None
+    """whether the pod is; None: a fixed address, of which only routers know"""
     terminating: bool = False
 
     @property
@@ -51,9 +52,9 @@ def from_slices(slices: Iterable[Mapping[str, Any]], port_name: str, default_por
 
 
 def from_addresses(addresses: Iterable[str]) -> tuple[Endpoint, ...]:
-    """Return the fixed endpoints `host:port` of a ModelDeployment; whether they are ready, only its routers know."""
+    """Return the fixed endpoints `host:port` of a ModelDeployment."""
     found = []
     for address in addresses:
         host, _, port = address.rpartition(":")
-        found.append(Endpoint(address, host.removeprefix("[").removesuffix("]"), int(port), ready=True))
+        found.append(Endpoint(address, host.removeprefix("[").removesuffix("]"), int(port), ready=None))
     return tuple(found)

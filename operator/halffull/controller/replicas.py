@@ -51,7 +51,7 @@ def _replica(endpoint: Endpoint, facts: Facts, balance: ReplicaBalance | None) -
     entry = balance or ReplicaBalance()
     return ReplicaStatus(
         name=endpoint.name,
-        state=_state(endpoint, said),
+        state=_state(endpoint, said, answers=signals is not None),
         running=_count(signals.running if signals else None),
         waiting=_count(signals.waiting if signals else None),
         kv_usage_percent=percent(signals.kv_usage if signals else None),
@@ -64,14 +64,17 @@ def _replica(endpoint: Endpoint, facts: Facts, balance: ReplicaBalance | None) -
     )
 
 
-def _state(endpoint: Endpoint, said: list[Mapping[str, Any]]) -> StateName:
-    """Return the state: of the pod first, then as its routers find it. All must agree that a ready pod is down."""
+def _state(endpoint: Endpoint, said: list[Mapping[str, Any]], *, answers: bool) -> StateName:
+    """Return the state: of the pod first, then as its routers find it. All must agree that a ready pod is down.
+
+    A fixed address of which no router has told is ready if it `answers` us.
+    """
     if endpoint.terminating:
         return "Draining"
-    if not endpoint.ready:
+    if endpoint.ready is False:
         return "Down"
     states = {entry.get("state") for entry in said}
-    if states == {"Down"}:
+    if states == {"Down"} or (not states and endpoint.ready is None and not answers):
         return "Down"
     if states & {"Down", "Suspect"}:
         return "Suspect"

@@ -114,7 +114,7 @@ def _router(endpoint: Endpoint, answer: RouterAnswer | None) -> RouterStatus:
     hash_ = said.config.get("hash")
     return RouterStatus(
         name=endpoint.name,
-        ready=endpoint.ready,
+        ready=bool(endpoint.ready),
         policy=(said.document or {}).get("policy") if hash_ else None,
         hash=hash_,
         message=said.config.get("error") or said.error or None,
