@@ -6,11 +6,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import path
 import policies
 from proxy import compare
 
 QUESTIONS = {
     "policies": (policies, "what one decision of each policy costs"),
+    "path": (path, "what a request and a chunk cost in the router's own code, without sockets"),
     "proxy": (compare, "what a request and a streamed chunk cost the router, next to other proxies"),
 }
 
