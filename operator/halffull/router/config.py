@@ -54,6 +54,7 @@ class Config:
 
     def missing(self, reason: str) -> None:
         """The source has no document now; the last good one stays."""
+        if reason != self.error:
+            LOG.warning("no configuration: %s", reason)
         self.error = reason
         self._text = ""
-        LOG.warning("no configuration: %s", reason)

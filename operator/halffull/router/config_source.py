@@ -39,13 +39,13 @@ class FileSource:
             self.look()
             await asyncio.sleep(POLL_S)
 
-    def look(self) -> None:
-        """Offer the file's text if it is not the one seen last."""
+    def look(self) -> bool:
+        """Offer the file's text if it is not the one seen last. Return whether there is a file."""
         try:
             status = self._path.stat()
             seen = (status.st_ino, status.st_mtime_ns, status.st_size)
             if seen == self._seen:
-                return
+                return True
             text = self._path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             reason = f"{self._path}: {error}"
@@ -53,10 +53,11 @@ class FileSource:
                 self._error = reason
                 self._seen = None
                 self._missing(reason)
-            return
+            return False
         self._error = ""
         self._seen = seen
         self._offer(text, str(self._path))
+        return True
 
 
 class ConfigMapSource:
@@ -103,7 +104,7 @@ class ConfigMapSource:
                 f"{self._origin} {'has no key ' + CONFIG_MAP_KEY if self._name in objects else 'does not exist'}"
             )
 
-    def _failed(self, _reason: str) -> None:
+    def _failed(self, reason: str) -> None:
         """Go by the mounted copy, which the kubelet keeps true enough, until the API server has answered once."""
-        if self._copy and not self.watch.lists:
-            self._copy.look()
+        if not self.watch.lists and not (self._copy and self._copy.look()):
+            self._missing(f"{self._origin}: {reason}")
