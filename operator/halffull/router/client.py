@@ -50,10 +50,8 @@ class Head:
     headers: Headers
     chunked_ok: bool
     """the client speaks HTTP/1.1 and so reads chunked bodies"""
-
-    def header(self, name: bytes) -> bytes:
-        """Return the first value of a header, or empty."""
-        return next((value for key, value in self.headers if key == name), b"")
+    fields: dict[bytes, bytes]
+    """the same headers by name; of several with one name, the last"""
 
 
 class Answering(Protocol):
@@ -104,6 +102,7 @@ class Client(asyncio.Protocol):
         self._target = b""
         self._headers: Headers = []
         self._head_bytes = 0
+        self._head_limit = server.limits.head_bytes
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._reading = False
@@ -183,20 +182,27 @@ class Client(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Called by the parser."""
         self._target += url
-        self._count_head(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > self._head_limit:
+            self._head_too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
         self._headers.append((name.lower(), value))
-        self._count_head(len(name) + len(value) + 4)
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._head_limit:
+            self._head_too_large()
 
     def on_headers_complete(self) -> None:
         """Called by the parser: refuse early what need not be read."""
         if self._last or self._offers_upgrade():
             return
+        if len(self._headers) > self._server.limits.headers:
+            self._head_too_large()
         version, method = self._parser.get_http_version(), self._parser.get_method()
         failure = framing.examine(version, method, self._target, self._headers)
-        head = Head(method, self._target, framing.path_of(self._target), self._headers, version == "1.1")
+        path = framing.path_of(self._target)
+        head = Head(method, self._target, path, self._headers, version == "1.1", dict(self._headers))
         if failure is None:
             self._head = head
             failure = self._server.examine(head) or self._expectation(head)
@@ -232,19 +238,14 @@ class Client(asyncio.Protocol):
 
     def respond(self, status: int, lines: Iterable[bytes], body: bytes) -> None:
         """Send a whole answer."""
-        self.begin(status, lines, len(body))
-        if body and self._transport is not None and self._current is not None and self._current.method != b"HEAD":
-            self._transport.write(body)
+        head = self._answer_head(status, lines, len(body), chunked=False)
+        self.write(head if self._current is not None and self._current.method == b"HEAD" else head + body)
         self.end()
 
-    def begin(self, status: int, lines: Iterable[bytes], length: int | None) -> bool:
-        """Send the head of an answer; return whether its body is chunked."""
-        chunked = length is None and self._current is not None and self._current.chunked_ok
-        close = self._ends() or (length is None and not chunked)
-        if close:
-            self._last = True
-            self._ahead.clear()
-        self.write(framing.response_head(status, lines, length, chunked=chunked, close=close))
+    def begin(self, status: int, lines: Iterable[bytes]) -> bool:
+        """Send the head of an answer whose length is not known; return whether its body is to be chunked."""
+        chunked = self._current is not None and self._current.chunked_ok
+        self.write(self._answer_head(status, lines, None, chunked=chunked))
         return chunked
 
     def write(self, data: bytes) -> None:
@@ -316,7 +317,7 @@ class Client(asyncio.Protocol):
             return
         self._last, self._reading = True, False
         self._lingers = True
-        head = Head(b"", b"", "", [], chunked_ok=False) if self._head is None else self._head
+        head = Head(b"", b"", "", [], chunked_ok=False, fields={}) if self._head is None else self._head
         self._ahead.append((head, b"", failure))
 
     def _leave(self) -> None:
@@ -327,24 +328,28 @@ class Client(asyncio.Protocol):
         else:
             self.close()
 
+    def _answer_head(self, status: int, lines: Iterable[bytes], length: int | None, *, chunked: bool) -> bytes:
+        close = self._ends() or (length is None and not chunked)
+        if close:
+            self._last = True
+            self._ahead.clear()
+        return framing.response_head(status, lines, length, chunked=chunked, close=close)
+
     def _ends(self) -> bool:
         old = self._clock() - self._born > self._server.limits.age_s
         return (self._last and not self._ahead) or self._server.closing or old
 
-    def _count_head(self, length: int) -> None:
-        self._head_bytes += length
-        limits = self._server.limits
-        if self._head_bytes > limits.head_bytes or len(self._headers) > limits.headers:
-            self._refuse(Failure(Reason.HEAD_TOO_LARGE, "The request's head is too large."))
-            raise httptools.HttpParserError("head too large")
+    def _head_too_large(self) -> None:
+        self._refuse(Failure(Reason.HEAD_TOO_LARGE, "The request's head is too large."))
+        raise httptools.HttpParserError("head too large")
 
     def _too_large(self) -> Failure:
         return Failure(Reason.BODY_TOO_LARGE, f"The body exceeds {self._server.limits.body_bytes} bytes.")
 
     def _expectation(self, head: Head) -> Failure | None:
-        if int(head.header(b"content-length") or 0) > self._server.limits.body_bytes:
+        if int(head.fields.get(b"content-length", 0)) > self._server.limits.body_bytes:
             return self._too_large()
-        expected = head.header(b"expect")
+        expected = head.fields.get(b"expect")
         if expected and expected.lower() != b"100-continue":
             return Failure(Reason.EXPECTATION_FAILED, "Only 'Expect: 100-continue' is known.")
         if expected and self._current is None and not self._ahead:

@@ -27,11 +27,12 @@ HOP_BY_HOP = frozenset(
     }
 )
 """meant for one connection only (RFC 9110 section 7.6.1)"""
-REFRAMED = HOP_BY_HOP | {b"content-length", b"host", b"expect"}
-"""dropped from requests: written anew"""
+REWRITTEN = frozenset({b"content-length", b"host", b"expect"})
+"""written anew, or answered by us"""
 OURS = frozenset({b"x-request-id", b"x-halffull-replica", b"x-halffull-reason"})
 """headers of answers that only the router sets"""
 
+_DROPPED = HOP_BY_HOP | REWRITTEN | OURS
 JSON = b"content-type: application/json\r\n"
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]+\Z")
 _MISREAD = frozenset({b"content_length", b"transfer_encoding", b"host_"})
@@ -72,18 +73,12 @@ def path_of(target: bytes) -> str:
     return target.partition(b"?")[0].decode("latin-1")
 
 
-def named_by_connection(headers: Headers) -> frozenset[bytes]:
-    """Return the header names that Connection declares as meant for one connection only."""
-    return frozenset(
-        option.strip().lower() for name, value in headers if name == b"connection" for option in value.split(b",")
-    )
-
-
-def passed_on(headers: Headers, dropped: frozenset[bytes]) -> bytes:
-    """Return header lines of all but the `dropped` names and those that Connection names."""
-    extra = named_by_connection(headers)
-    if extra:
-        dropped = dropped | extra
+def passed_on(headers: Headers, connection: bytes | None) -> bytes:
+    """Return header lines of all but hop-by-hop, framing and own headers; `connection`: which more are hop-by-hop."""
+    dropped = _DROPPED
+    if connection is not None:
+        named = (value for name, value in headers if name == b"connection")
+        dropped = dropped.union(option.strip().lower() for value in named for option in value.split(b","))
     return b"".join([b"%b: %b\r\n" % header for header in headers if header[0] not in dropped])
 
 

@@ -69,6 +69,24 @@ class Answer:
 class Passage:
     """One request on its way through the router."""
 
+    __slots__ = (
+        "_answer",
+        "_body",
+        "_client",
+        "_flowing",
+        "_head",
+        "_kind",
+        "_lines",
+        "_prompt",
+        "_proxy",
+        "_reconnected",
+        "_upstream",
+        "arrived",
+        "deadline",
+        "exchange",
+        "request_id",
+    )
+
     def __init__(self, proxy: "Proxy", client: Client, head: Head, kind: Path, body: bytes) -> None:
         self._proxy = proxy
         self._client = client
@@ -92,7 +110,7 @@ class Passage:
     def parse(self) -> Failure | None:
         """Read of the body what scheduling needs; return why the request is refused, if it is."""
         proxy, head = self._proxy, self._head
-        content_type = head.header(b"content-type")
+        content_type = head.fields.get(b"content-type")
         if head.method == b"POST" and (not content_type or b"json" in content_type):
             found = prompt.read(self._body)
             if isinstance(found, Failure):
@@ -102,7 +120,7 @@ class Passage:
                 return Failure(Reason.UNKNOWN_MODEL, f"The model '{found.model}' does not exist.", "model")
             if found.model in proxy.settings.aliases:
                 self._body = prompt.with_model(self._body, proxy.settings.model)
-        self._lines = framing.passed_on(head.headers, framing.REFRAMED | framing.OURS)
+        self._lines = framing.passed_on(head.headers, head.fields.get(b"connection"))
         return None
 
     # --- 2. admit, 3. order, 4. choose: the dispatcher's
@@ -119,7 +137,7 @@ class Passage:
             max_tokens=read.max_tokens,
             body_bytes=len(self._body),
             resendable=self._kind.resendable,
-            caller=prompt.caller(self._head.header(b"authorization"), read.user),
+            caller=prompt.caller(self._head.fields.get(b"authorization", b""), read.user),
             pinned=proxy.maker(read.continues or self._head.path.rpartition("/")[2]),
         )
         self.exchange = proxy.dispatcher.arrive(request, self.arrived, self)
@@ -169,13 +187,12 @@ class Passage:
 
     def answer_head(self, status: int, headers: Headers) -> None:
         """Note the answer's head; it goes out when the answer has started."""
-        self._answer.status = status
-        for name, value in headers:
-            if name == b"content-type":
-                self._answer.events = value.startswith(b"text/event-stream")
-            elif name == b"retry-after" and value.isdigit():
-                self._answer.retry_after_s = int(value)
-        self._answer.lines = framing.passed_on(headers, framing.REFRAMED | framing.OURS)
+        answer, fields = self._answer, dict(headers)
+        answer.status = status
+        answer.events = fields.get(b"content-type", b"").startswith(b"text/event-stream")
+        retry_after = fields.get(b"retry-after", b"")
+        answer.retry_after_s = int(retry_after) if retry_after.isdigit() else 0
+        answer.lines = framing.passed_on(headers, fields.get(b"connection"))
 
     def answer_data(self, data: bytes) -> None:
         """Pass a piece of the answer on, or hold it back until the answer has started."""
@@ -213,7 +230,7 @@ class Passage:
         if self._answer.events:
             proxy.telemetry.of(exchange.replica.name).first_token(now, now - self.arrived)
         self._flowing = True
-        self._answer.chunked = self._client.begin(self._answer.status, self._own_lines(), None)
+        self._answer.chunked = self._client.begin(self._answer.status, self._own_lines())
         self._answer.unread = b""
         held, self._answer.held = b"".join(self._answer.held), []
         self._relay(held)
@@ -279,7 +296,6 @@ class Passage:
         proxy, exchange, now = self._proxy, self.exchange, self._proxy.clock()
         proxy.telemetry.completed += 1
         proxy.telemetry.answers[self._head.path, self._answer.status] += 1
-        proxy.passages.discard(self)
         if exchange is None or exchange.replica is None:
             return
         if generated is not None:
@@ -290,6 +306,7 @@ class Passage:
             prompt_tokens or exchange.request.prompt_tokens, exchange.tokens,
             now - exchange.started_at if self._answer.events and exchange.started_at is not None else None,
         )  # fmt: skip
+        self._leave()
         proxy.carry_out(proxy.dispatcher.finished(exchange, now))
 
     # --- what goes wrong
@@ -328,10 +345,11 @@ class Passage:
         if exchange.replica is not None:
             proxy.telemetry.of(exchange.replica.name).failures += 1
         proxy.telemetry.failures[failure.reason.header] += 1
-        proxy.passages.discard(self)
         self._drop_upstream()
-        if self._answer.events and self._answer.chunked:
-            self._client.write(framing.chunk(dialect.error_events(self._kind.dialect, failure)) + framing.LAST_CHUNK)
+        self._leave()
+        if self._answer.events:
+            events = dialect.error_events(self._kind.dialect, failure)
+            self._client.write(framing.chunk(events) + framing.LAST_CHUNK if self._answer.chunked else events)
             self._client.end()
         else:
             self._client.abort()
@@ -339,7 +357,7 @@ class Passage:
 
     def fail(self, failure: Failure) -> None:
         """Answer with an error; the dispatcher holds nothing of this request."""
-        self._proxy.passages.discard(self)
+        self._leave()
         self._proxy.answer(self._client, self._head, failure, self.request_id)
 
     def expire(self) -> None:
@@ -356,11 +374,12 @@ class Passage:
     def client_gone(self) -> None:
         """Nobody waits for the answer: close to the engine, which frees the GPU."""
         proxy = self._proxy
-        proxy.passages.discard(self)
+        exchange = self.exchange
         proxy.telemetry.cancelled += 1
         self._drop_upstream()
-        if self.exchange is not None:
-            proxy.carry_out(proxy.dispatcher.cancel(self.exchange, proxy.clock()))
+        self._leave()
+        if exchange is not None:
+            proxy.carry_out(proxy.dispatcher.cancel(exchange, proxy.clock()))
 
     def pause(self) -> None:
         """The client reads slower than the engine writes: let the engine wait."""
@@ -378,6 +397,13 @@ class Passage:
         exchange = self.exchange
         replica = exchange.replica.name if exchange is not None and exchange.replica is not None else ""
         return self._answer.lines, framing.own_lines(self.request_id, replica)
+
+    def _leave(self) -> None:
+        """The request is over. Passage and exchange let go of each other, so that no garbage collector need come."""
+        self._proxy.passages.discard(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.host = None
 
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None

@@ -208,8 +208,8 @@ class Proxy:
 
     def request_id(self, head: Head) -> str:
         """Return the client's own id if it is a sane one, else a new one."""
-        given = head.header(b"x-request-id")
-        return given.decode() if _REQUEST_ID.match(given) else next(self._ids)
+        given = head.fields.get(b"x-request-id")
+        return given.decode() if given is not None and _REQUEST_ID.match(given) else next(self._ids)
 
     def remember(self, response_id: str, replica: str) -> None:
         """Note which replica made a stored response."""

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TTFT_BUCKETS = (
     0.01,
@@ -79,8 +79,7 @@ class ReplicaCounters:
             self.tpot.observe(streaming_s / (generated_tokens - 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Which replica a request was given to; holds no text."""
 
     at: float
