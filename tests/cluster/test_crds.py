@@ -100,6 +100,21 @@ def test_defaults_are_filled_in(cluster, namespace):
     assert "ordering" not in spec["scheduling"]
 
 
+def test_a_key_without_a_value_is_as_absent(cluster, namespace):
+    resource = document("ModelDeployment")
+    resource["spec"] |= {
+        "router": None,
+        "replicas": None,
+        "scheduling": {"queue": None, "parameters": {"powerOfTwo": {"choices": None}}},
+    }
+
+    cluster.apply(inside(resource, namespace))
+
+    spec = cluster.get("mdep", "right", "-n", namespace)["spec"]
+    assert spec["replicas"] == 1
+    assert spec["scheduling"]["parameters"]["powerOfTwo"] == {"choices": 2}
+
+
 def test_scale_works_on_a_template_only(cluster, namespace):
     adopted = document("ModelDeployment", "adopted", replicas=None)
     adopted["spec"]["engine"] = {"selector": {"matchLabels": {"app": "x"}}}

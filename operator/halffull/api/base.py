@@ -1,6 +1,6 @@
 """What all documents of halffull share: one base model, and rules across its fields. Used by every module of `api`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ CONFIG = ConfigDict(
     extra="forbid",
     frozen=True,
     strict=True,
+    allow_inf_nan=False,
     use_attribute_docstrings=True,
 )
 """Keys are camelCase, unknown keys are refused, no value is converted, and the docstring of a field describes it."""
@@ -46,6 +47,11 @@ class Document(BaseModel):
     model_config = CONFIG
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return without_nulls(value, {field.alias or name for name, field in cls.model_fields.items()})
+
     @model_validator(mode="after")
     def _follow_rules(self) -> Self:
         for rule in self.rules:
@@ -65,3 +71,10 @@ class Document(BaseModel):
     def dump(self) -> dict[str, Any]:
         """Return the JSON document: camelCase keys, absent values left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def without_nulls(value: Any, keys: Container[str]) -> Any:
+    """Leave out those of `keys` that are null, as the API server does: `router:` with nothing after it is its default."""
+    if not isinstance(value, dict):
+        return value
+    return {key: part for key, part in value.items() if part is not None or key not in keys}

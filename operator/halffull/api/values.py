@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
+from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from halffull.api.base import without_nulls
 
 
 class OneOf:
@@ -35,7 +38,8 @@ class AsBlock:
         """Let a mapping in; its values are checked as strictly as ever (called by pydantic)."""
         schema = handler(source)
         cast("dict[str, Any]", handler.resolve_ref_schema(schema))["strict"] = False
-        return schema
+        keys = {to_camel(name) for name in source.__dataclass_fields__}
+        return core_schema.no_info_before_validator_function(lambda value: without_nulls(value, keys), schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Matches:
         return {**described, "x-kubernetes-validations": [rule]}
 
     def _check(self, value: Any) -> Any:
-        if isinstance(value, str) and not re.fullmatch(self.pattern, value):
+        if isinstance(value, str) and not re.fullmatch(self.pattern, value, re.ASCII):
             raise PydanticCustomError(
                 "pattern", "{value} is not allowed; allowed: {allowed}", {"value": repr(value), "allowed": self.allowed}
             )

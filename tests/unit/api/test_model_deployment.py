@@ -84,3 +84,22 @@ def test_samples_are_right(root):
 def test_every_sample_says_what_it_shows(root):
     for path in (root / "manifests" / "samples").iterdir():
         assert path.read_text().startswith("# "), path.name
+
+
+def test_one_line_for_one_wrong_item():
+    wrong = document("ModelDeployment", engine={"template": None, "endpoints": ["no-port"]}, replicas=None)
+
+    with pytest.raises(DocumentError) as refused:
+        load_documents(json.dumps(wrong))
+
+    assert len(refused.value.lines) == 1
+
+
+def test_a_key_without_a_value_is_as_absent():
+    empty = document("ModelDeployment", model="m", replicas=1)
+    empty["spec"] |= {"router": None, "replicas": None, "tokenizer": None}
+    empty["spec"]["engine"]["limits"] = None
+
+    (found,), (plain,) = (load_documents(json.dumps(each)) for each in (empty, document("ModelDeployment", replicas=1)))
+
+    assert found == plain

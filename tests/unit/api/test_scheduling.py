@@ -47,7 +47,7 @@ def test_an_unknown_parameter_is_refused(entry):
         Scheduling.model_validate({"parameters": {block: {"mistyped": 1}}})
 
 
-@pytest.mark.parametrize("value", ["1", True, None])
+@pytest.mark.parametrize("value", ["1", True, [1]])
 def test_no_value_is_converted(value):
     with pytest.raises(ValidationError, match=r"parameters\.powerOfTwo\.choices"):
         Scheduling.model_validate({"parameters": {"powerOfTwo": {"choices": value}}})
@@ -62,3 +62,15 @@ def test_parameters_has_a_block_for_each_entry_with_parameters_and_no_other():
 def test_the_default_policy_is_sal():
     assert Scheduling().policy == "sal"
     assert Scheduling().dump()["policy"] == "sal"
+
+
+def test_null_is_the_default_as_on_the_api_server():
+    empty = {"queue": None, "gate": None, "parameters": {"sal": None, "powerOfTwo": {"choices": None}}}
+
+    assert Scheduling.model_validate(empty) == Scheduling.model_validate({"parameters": {"powerOfTwo": {}}})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_is_finite(number):
+    with pytest.raises(ValidationError, match=r"parameters\.sal\.memoryWeight"):
+        Scheduling.model_validate({"parameters": {"sal": {"memoryWeight": number}}})
