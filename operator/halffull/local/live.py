@@ -17,7 +17,7 @@ from halffull.local.report import percentile
 RECENT_S = 5.0
 """what the percentiles of the table cover"""
 BARS = "▁▂▃▄▅▆▇█"
-COLUMNS = ("running", "queued tokens", "KV", "TTFT p50", "TTFT p99")
+COLUMNS = ("running", "waiting", "queued tokens", "KV", "TTFT p50", "TTFT p99")
 PLAIN_S = 4.0
 """between two lines where there is no terminal"""
 NOTES = 4
@@ -105,11 +105,12 @@ class Screen:
 
     def _table(self, status: Mapping[str, Any], at: Moment, notes: Sequence[str]) -> Group:
         table = Table("replica", *(Column(name, justify="right") for name in COLUMNS))
-        for page in status.get("replicas", ()):
+        for page in self._pages(status):
             times = self._recent.of(page["name"], at.now)
             table.add_row(
-                self._names.get(page["name"], page["name"]),
-                str(page["inFlight"]),
+                self._names[page["name"]],
+                str(page["decoding"]),
+                str(page["inFlight"] - page["decoding"]),
                 f"{page['prefillTokens']:,}",
                 _kv(page),
                 _time(times, 0.5),
@@ -120,11 +121,16 @@ class Screen:
 
     def _line(self, status: Mapping[str, Any], at: Moment) -> str:
         times = self._recent.of_all(at.now)
-        queued = "/".join(str(page["prefillTokens"]) for page in status.get("replicas", ()))
+        queued = "/".join(str(page["prefillTokens"]) for page in self._pages(status))
         return (
             f"{at.text}  policy {status.get('policy', '?')}  TTFT p50 {_time(times, 0.5)} p99 {_time(times, 0.99)}  "
             f"queued tokens {queued}"
         )
+
+    def _pages(self, status: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The replicas in the order of their names for people."""
+        pages = {page["name"]: page for page in status.get("replicas", ())}
+        return [pages[name] for name in self._names if name in pages]
 
     def _sparkline(self) -> Text:
         """TTFT p99 of each second, one bar each, with the policies in two colours."""
