@@ -108,6 +108,7 @@ class Router:
             dispatcher=dispatcher,
             telemetry=self._proxy.telemetry,
             tokens=self._tokens,
+            connections=lambda: len(self._proxy.clients),
             draining=self._stopping.is_set,
             now=now,
         )

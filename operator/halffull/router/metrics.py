@@ -43,11 +43,11 @@ class RouterCollector(Collector):
 
     def _router(self) -> Iterator[Metric]:
         report = self._report
-        config, telemetry, queue = report.config, report.telemetry, report.dispatcher.queue
+        config, queue = report.config, report.dispatcher.queue
         yield _gauge("ready", "1 while the router takes requests", report.ready)
         yield _gauge("queue_requests", "requests that wait for a replica", len(queue))
         yield _gauge("queue_bytes", "bytes of request bodies that wait", queue.bytes)
-        yield _gauge("client_connections", "open connections of clients", telemetry.connections)
+        yield _gauge("client_connections", "open connections of clients", report.connections())
         info = GaugeMetricFamily(PREFIX + "config_info", "the configuration in force; 1", labels=["hash", "policy"])
         if config.current is not None:
             info.add_metric([config.current.hash, config.current.scheduling.policy], 1)

@@ -30,15 +30,17 @@ class Report:
         dispatcher: Dispatcher,
         telemetry: Telemetry,
         tokens: Callable[[], dict[str, Any]],
+        connections: Callable[[], int],
         draining: Callable[[], bool],
         now: Callable[[], float],
     ) -> None:
-        """`tokens` says how prompt tokens are counted."""
+        """`tokens` says how prompt tokens are counted, `connections` how many clients are connected."""
         self.config = config
         self.fleet = fleet
         self.dispatcher = dispatcher
         self.telemetry = telemetry
         self._tokens = tokens
+        self.connections = connections
         self._draining = draining
         self.now = now
 
