@@ -2,7 +2,10 @@
 
 import http.client
 import json
+import shutil
 import signal
+import ssl
+import subprocess
 import threading
 
 import pytest
@@ -90,11 +93,18 @@ def _running(exposition, count):
     return f'vllm:num_requests_running{{engine="0",model_name="tiny"}} {count}.0'.encode() in exposition
 
 
-def test_sigterm_with_a_shutdown_timeout_finishes_what_is_in_flight(tmp_path):
-    with engine_process(tmp_path, "--shutdown-timeout", "60", "--speedup", "5") as engine:
+def test_sigterm_with_a_shutdown_timeout_finishes_what_is_in_flight_and_aborts_what_comes(tmp_path):
+    with engine_process(tmp_path, "--shutdown-timeout", "60", "--speedup", "2") as engine:
         stream = Stream(engine.port, LONG | {"max_tokens": 400})
         stream.event()
         engine.process.terminate()
+        new = {"finish_reason": None}
+        while new["finish_reason"] != "abort":  # until the signal has arrived
+            short = ask(engine.port, "POST", "/v1/completions", LONG | {"max_tokens": 1})
+            new = json.loads(short[1])["choices"][0]
+        assert short[0] == 200
+        assert new["text"] == ""
+        assert ask(engine.port, "GET", "/health")[0] == 200
         *_, last, done = stream.rest()
         assert json.loads(last)["choices"][0]["finish_reason"] == "length"
         assert done == "[DONE]"
@@ -128,3 +138,29 @@ def test_options_that_cannot_be_are_named(options, named, capsys):
 
     assert cli.main(["engine", "--port", "0", *options]) == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificate, is not installed")
+def test_it_serves_https_with_a_certificate(tmp_path):
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    names = ["-subj", "/CN=engine", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*make, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    with engine_process(tmp_path, "--ssl-certfile", certificate, "--ssl-keyfile", key) as engine:
+        trust = ssl.create_default_context(cafile=certificate)
+        connection = http.client.HTTPSConnection("127.0.0.1", engine.port, timeout=60, context=trust)
+        connection.request("GET", "/health")
+        assert connection.getresponse().status == 200
+        connection.close()
+        assert engine.process.stdout.readline().startswith("halffull engine: serving https://127.0.0.1:")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listen.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
     listen.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any free one (%(default)s)")
     listen.add_argument("--ready-file", type=Path, metavar="FILE", help="write {port, pid} here once it serves")
+
+    listen.add_argument("--api-key", metavar="KEY", help="refuse requests to /v1 that do not carry it")
+    listen.add_argument("--ssl-certfile", type=Path, metavar="FILE", help="certificate: serve https")
+    listen.add_argument("--ssl-keyfile", type=Path, metavar="FILE", help="its key, where it is in a file of its own")
 
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="simulated", metavar="NAME", help="model to pretend to run (%(default)s)")
@@ -110,6 +115,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         max_queued=arguments.max_num_queued_reqs,
         busy_form=arguments.busy_form,
         metrics_lag=arguments.metrics_lag,
+        api_key=arguments.api_key,
     )
 
 
@@ -121,10 +127,11 @@ async def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     engine = EngineServer(settings)
     runner = web.AppRunner(engine.app(), handler_cancellation=True, access_log=None, shutdown_timeout=5)
     await runner.setup()
-    site = web.TCPSite(runner, arguments.host, arguments.port)
     try:
+        tls = _tls(arguments)
+        site = web.TCPSite(runner, arguments.host, arguments.port, ssl_context=tls)
         await site.start()
-        _announce(runner, arguments)
+        _announce(runner, arguments, "http" if tls is None else "https")
         await stop.wait()
         await _stop(engine, runner, site, arguments)
     except OSError as error:
@@ -135,9 +142,9 @@ async def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _announce(runner: web.AppRunner, arguments: argparse.Namespace) -> None:
+def _announce(runner: web.AppRunner, arguments: argparse.Namespace, scheme: str) -> None:
     host, port = runner.addresses[0][:2]
-    sys.stdout.write(f"halffull engine: serving http://{host}:{port}\n")
+    sys.stdout.write(f"halffull engine: serving {scheme}://{host}:{port}\n")
     sys.stdout.flush()
     if arguments.ready_file is not None:
         partial = arguments.ready_file.with_name(arguments.ready_file.name + ".partial")
@@ -146,15 +153,30 @@ def _announce(runner: web.AppRunner, arguments: argparse.Namespace) -> None:
 
 
 async def _stop(engine: EngineServer, runner: web.AppRunner, site: web.TCPSite, arguments: argparse.Namespace) -> None:
-    """Close the listener; then be mute until all clients have gone, or finish what `--shutdown-timeout` allows and abort the rest."""
-    await site.stop()
+    """Be mute until all clients have gone; or finish what `--shutdown-timeout` allows, still listening, and abort the rest."""
     if arguments.mute_on_sigterm:
         engine.pace.freeze()
-    else:
-        engine.drain()
+        await _close(runner, site)
+        await engine.pace.idle.wait()
+        return
+    engine.drain()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(engine.pace.idle.wait(), arguments.shutdown_timeout)
+    engine.pace.abort()
+    await _close(runner, site)
+
+
+async def _close(runner: web.AppRunner, site: web.TCPSite) -> None:
+    """Close the listener and the idle connections; others close after their answer."""
+    await site.stop()
     if runner.server is not None:
         runner.server.pre_shutdown()
-    patience = None if arguments.mute_on_sigterm else arguments.shutdown_timeout
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(engine.pace.idle.wait(), patience)
-    engine.pace.abort()
+
+
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    """Return the server's TLS context, None for http. OSError if a file cannot be used."""
+    if arguments.ssl_certfile is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(arguments.ssl_certfile, arguments.ssl_keyfile)
+    return context

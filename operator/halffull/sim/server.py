@@ -5,6 +5,7 @@ parameters (the text is greedy), log probabilities, tools, structured output, im
 """
 
 import asyncio
+import hmac
 import json
 import time
 import uuid
@@ -33,6 +34,8 @@ from halffull.sim.profiles import Profile
 from halffull.sim.vocabulary import Vocabulary
 
 VERSION = "0.32.0"
+UNCOUNTED = frozenset({"/metrics", "/health", "/ping", "/version"})
+"""paths that are not in the counts of HTTP requests"""
 MAX_BODY_BYTES = 256 * 2**20
 
 
@@ -60,10 +63,11 @@ class Settings:
     max_queued: int | None = None
     busy_form: BusyForm = BusyForm.RACE
     metrics_lag: float = 0.3
+    api_key: str | None = None
 
 
 def _json(document: Any, status: int = 200) -> web.Response:
-    return web.Response(body=compact(document).encode(), status=status, content_type="application/json")
+    return web.Response(body=compact(document).encode(errors="replace"), status=status, content_type="application/json")
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
@@ -182,6 +186,7 @@ class EngineServer:
         return response
 
     async def _run(self, answering: Answering) -> None:
+        self._metrics.answers.observe(answering.reply.generation.n)
         try:
             self.pace.submit(answering.sequences)
             if self._draining:
@@ -198,6 +203,12 @@ class EngineServer:
     def _refusal(self) -> RefusedError:
         self._metrics.rejected += 1
         return busy()
+
+    def _allowed(self, request: web.Request) -> bool:
+        key = self._settings.api_key
+        if key is None or not request.path.startswith("/v1"):
+            return True
+        return hmac.compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {key}".encode())
 
     def _check_model(self, name: str | None) -> None:
         names = self._settings.served_names
@@ -271,14 +282,16 @@ class EngineServer:
     async def _frame(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Count the request; answer unknown paths as FastAPI does."""
+        """Check the key, count the request; answer unknown paths as FastAPI does."""
         began = time.perf_counter()
         try:
-            response = await handler(request)
+            response = await handler(request) if self._allowed(request) else _json({"error": "Unauthorized"}, 401)
         except RefusedError as refused:
             response = _json(refused.document, refused.status)
         except web.HTTPException as refused:
             response = _json({"detail": refused.reason.title()}, refused.status)
+        if request.path in UNCOUNTED:
+            return response
         resource = request.match_info.route.resource
         self._http.observe(
             resource.canonical if resource is not None else "none",

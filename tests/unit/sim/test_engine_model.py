@@ -125,16 +125,15 @@ def test_no_more_than_the_sequence_limit_run():
 
 
 def test_short_memory_preempts_the_last_admitted_to_the_head_of_the_queue():
-    engine = model(kv_tokens=100)
+    engine = model(kv_tokens=100, max_sequences=2)
     first, second, third = sequence(40, 30), sequence(50, 30), sequence(1, 1)
-    engine.submit(first)
-    engine.submit(second)
+    for one in (first, second, third):
+        engine.submit(one)
     while not (outcome := (engine.start(), engine.finish())[1]).preempted:
         assert engine.kv.used <= 100
     assert outcome.preempted == [second]
     generated = engine.generated(second)
     assert generated == second.generated > 1
-    engine.submit(third)
     assert list(engine.waiting) == [second, third]
     history = run(engine)
     assert [one for _, outcome in history for one in outcome.admitted] == [second, third]

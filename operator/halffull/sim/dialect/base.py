@@ -12,6 +12,7 @@ from halffull.sim.generation import Generation, Prompt, RefusedError, invalid
 from halffull.sim.language import Answer
 
 FINGERPRINT = "vllm-0.32.0-simulated"
+MOST_ANSWERS = 16_384
 ENDED = b"data: [DONE]\n\n"
 
 
@@ -157,8 +158,8 @@ def sampling(body: Mapping[str, Any], max_tokens: int | None) -> dict[str, Any]:
         raise invalid(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens")
     if least < 0 or (max_tokens is not None and least > max_tokens):
         raise invalid(f"min_tokens must be between 0 and max_tokens={max_tokens}, got {least}.", "min_tokens")
-    if n < 1:
-        raise invalid(f"n must be at least 1, got {n}.", "n")
+    if not 1 <= n <= MOST_ANSWERS:
+        raise invalid(f"n must be between 1 and {MOST_ANSWERS}, got {n}.", "n")
     options = taken(body, "stream_options", dict, {})
     stream = taken(body, "stream", bool, default=False)
     if options and not stream:
