@@ -77,6 +77,8 @@ class Kube:
             load_incluster_config(client_configuration=configuration)
         else:
             await load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+        # Authorities of many clusters lack a key usage, which Python 3.13 by default insists on and no other client does.
+        configuration.disable_strict_ssl_verification = True
         return cls(configuration)
 
     async def __aenter__(self) -> Self:
