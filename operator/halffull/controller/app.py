@@ -5,7 +5,9 @@ is, then watches, reconciles, and asks engines and routers, until it is stopped 
 """
 
 import asyncio
+import json
 import logging
+import os
 import random
 import signal
 from collections.abc import Sequence
@@ -54,6 +56,8 @@ class Options:
     """that are watched; empty: all"""
     host: str = "0.0.0.0"
     port: int = 8080
+    ready_file: Path | None = None
+    """written with the port and the process id once the port is served"""
 
     @property
     def scopes(self) -> Sequence[str | None]:
@@ -68,7 +72,7 @@ async def run(options: Options) -> None:
     runner = web.AppRunner(application(metrics), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, options.host, options.port).start()
-    LOG.info("metrics and probes on port %d", _port(runner))
+    _announce(runner, options)
     try:
         async with await Kube.connect(options.kubeconfig) as kube:
             lock = LeaseLock(kube, options.lease.namespace, options.lease.name, options.identity)
@@ -84,9 +88,14 @@ async def run(options: Options) -> None:
         await runner.cleanup()
 
 
-def _port(runner: web.AppRunner) -> int:
-    address = runner.addresses[0]
-    return int(address[1])
+def _announce(runner: web.AppRunner, options: Options) -> None:
+    """Say where metrics and probes are served."""
+    port = runner.addresses[0][1]
+    LOG.info("metrics and probes on port %d", port)
+    if options.ready_file is not None:
+        fresh = options.ready_file.with_suffix(".new")
+        fresh.write_text(json.dumps({"port": port, "pid": os.getpid()}))
+        fresh.replace(options.ready_file)
 
 
 async def _lead(lock: LeaseLock, options: Options, kube: Kube, metrics: Metrics, stop: asyncio.Event) -> None:

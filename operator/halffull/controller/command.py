@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lease", default="default/halffull-operator", metavar="NS/NAME", help="Lease by which one operator is chosen"
     )
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
-    parser.add_argument("--port", type=int, default=8080, help="port of /metrics, /healthz and /readyz (default: 8080)")
+    parser.add_argument(
+        "--port", type=int, default=8080, help="port of /metrics, /healthz and /readyz; 0: any free one (default: 8080)"
+    )
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="written with port and process id once the port is served"
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--log-format", default="text", choices=("text", "json"))
 
@@ -63,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         namespaces=tuple(arguments.namespace),
         host=arguments.host,
         port=arguments.port,
+        ready_file=arguments.ready_file,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run_operator(options))
