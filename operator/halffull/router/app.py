@@ -37,6 +37,7 @@ from halffull.router.proxy import Proxy, Settings
 from halffull.router.scrape import Plan, Scraper
 from halffull.router.status import Report
 from halffull.router.supervision import again
+from halffull.router.tls import ServerTls
 from halffull.router.watch import session
 
 LOG = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class Options:
     ready_file: Path | None = None
     fallback_engine: EngineTarget | None = None
     """forwarded to while there is no configuration at all"""
+    tls: ServerTls | None = None
+    """HTTPS on the public port; None: HTTP"""
 
 
 class Router:
@@ -127,7 +130,8 @@ class Router:
             stack.callback(self._applier.close)
             await self._until_configured()
             if not self._stopping.is_set():
-                port = await self._proxy.listen(self._options.host, self._options.port)
+                tls = self._options.tls
+                port = await self._proxy.listen(self._options.host, self._options.port, tls.context if tls else None)
                 self._tick()
                 self._announce(port, admin_port)
                 await self._stopping.wait()
@@ -172,7 +176,8 @@ class Router:
         gc.collect()
         gc.freeze()  # what is here now stays; the collector need not look at it again
         host = self._options.host
-        line = f"halffull router: serving http://{address(host, port)}, admin http://{address(host, admin_port)}"
+        scheme = "https" if self._options.tls else "http"
+        line = f"halffull router: serving {scheme}://{address(host, port)}, admin http://{address(host, admin_port)}"
         print(line, flush=True)  # noqa: T201  # the command's one line of output
         if self._options.ready_file:
             fresh = self._options.ready_file.with_suffix(".new")
@@ -201,10 +206,12 @@ class Router:
         self._proxy.tick()
 
     async def _housekeep(self) -> None:
-        """Once a second: stale signals, and counters of replicas that are gone."""
+        """Once a second: stale signals, the certificate, and counters of replicas that are gone."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             self._fleet.check_signals()
+            if self._options.tls:
+                self._options.tls.renew()
             counters = self._proxy.telemetry.replicas
             exchanges = [passage.exchange for passage in self._proxy.passages]
             busy = {exchange.replica.name for exchange in exchanges if exchange and exchange.replica}

@@ -11,6 +11,9 @@ import uvloop
 from halffull.api.router_config import EngineTarget
 from halffull.router import kube
 from halffull.router.app import ConfigMap, Options, Router
+from halffull.router.tls import ServerTls
+
+LOG = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help="written with the ports and the process id once serving"
     )
+    parser.add_argument(
+        "--tls", type=Path, metavar="DIR", help="serve HTTPS with tls.crt and tls.key of this directory"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes; one serves so far, whatever is asked"
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
 
 
@@ -51,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    if arguments.workers > 1:
+        LOG.warning("%d workers are asked for; this version serves with one process", arguments.workers)
     source: ConfigMap | Path
     try:
         if arguments.config is not None:
@@ -68,8 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
             state_dir=arguments.state_dir,
             ready_file=arguments.ready_file,
             fallback_engine=_fallback(arguments.fallback_engine),
+            tls=ServerTls(arguments.tls) if arguments.tls else None,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"halffull router: {error}\n")
         return 2
 
