@@ -10,7 +10,7 @@ ARGS ?=
 .PHONY: help venv binaries demo test check format crds image e2e test-vllm bench constraints clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep '##' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
 
 venv: ## create .venv, or bring it up to date
 	@hack/venv '$(PYTHON)'
