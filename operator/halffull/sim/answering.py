@@ -23,12 +23,12 @@ class EventWriter:
     """Writes server-sent events to an open connection, each as one HTTP chunk; what the client does not read piles up here."""
 
     def __init__(self, request: web.Request) -> None:
-        self._request = request
+        self._transport = request.transport
         self._chunked = request.version >= (1, 1)
 
     def write(self, events: Sequence[bytes]) -> None:
         """Send events in one write; nothing if the client has gone."""
-        transport = self._request.transport
+        transport = self._transport
         if events and transport is not None and not transport.is_closing():
             framed = [b"%x\r\n%b\r\n" % (len(event), event) for event in events] if self._chunked else events
             transport.write(b"".join(framed))

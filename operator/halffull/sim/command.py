@@ -18,6 +18,8 @@ from halffull.sim.profiles import PROFILES
 from halffull.sim.server import BusyForm, EngineServer, Settings
 
 LARGEST_CONTEXT = 131_072
+KEEP_ALIVE_SECONDS = 5
+"""idle connections are closed after this, as by vLLM's server: clients meet the race that goes with it"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +127,13 @@ async def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     engine = EngineServer(settings)
-    runner = web.AppRunner(engine.app(), handler_cancellation=True, access_log=None, shutdown_timeout=5)
+    runner = web.AppRunner(
+        engine.app(),
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+        shutdown_timeout=5,
+    )
     await runner.setup()
     try:
         tls = _tls(arguments)
