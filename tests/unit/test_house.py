@@ -1,10 +1,13 @@
 """Rules of the house that no linter knows: sizes of files, names, imports."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from halffull.cli import COMMANDS
 
 MOST_LINES = 400
 MOST_LINES_OF_A_POLICY = 150
@@ -69,3 +72,17 @@ def test_constraints_pin_and_name_no_registry(root: Path) -> None:
     pins = (root / "constraints.txt").read_text().splitlines()
     assert [pin for pin in pins if pin.count("==") != 1 or "/" in pin or " " in pin] == []
     assert pins == sorted(pins, key=str.lower)
+
+
+def test_the_architecture_names_files_that_exist(root: Path) -> None:
+    """operator/README.md says where each step happens; a file that moves takes its mention along."""
+    text = (root / "operator" / "README.md").read_text()
+    named = {name for name in re.findall(r"`([a-z_0-9/.]+)`", text) if "/" in name}
+    places = [root, root / "operator" / "halffull"]
+    assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_readme_names_every_command_and_links_to_files_that_exist(root: Path) -> None:
+    text = (root / "README.md").read_text()
+    assert [name for name in COMMANDS if f"`halffull {name}" not in text] == []
+    assert [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if not (root / link).exists()] == []
