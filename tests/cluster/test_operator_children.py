@@ -35,25 +35,6 @@ def seen(tmp_path_factory, cluster: ControlPlane, new_namespace) -> Iterator[See
         yield Seen(cluster, name)
 
 
-def test_every_child_is_made_and_goes_with_its_owner(seen: Seen, eventually: Eventually) -> None:
-    seen.cluster.apply(model_deployment("a", seen.namespace))
-
-    eventually(lambda: seen.children("a") == EVERYTHING)
-    eventually(lambda: seen.condition("a", "RouterReady") == ("False", "NoRouterReady"))
-    config = seen.config("a")
-    assert config["scheduling"]["policy"] == "sal"
-    assert config["engine"]["service"] == "a-engines"
-    assert seen.get("mdep", "a")["metadata"].get("finalizers", []) == []
-    assert "annotations" not in seen.get("mdep", "a")["metadata"] or all(
-        "kopf" not in key for key in seen.get("mdep", "a")["metadata"]["annotations"]
-    )
-
-    seen.cluster.kubectl("-n", seen.namespace, "delete", "mdep", "a")
-
-    # the garbage collector looks for new kinds every 30 s, and this one may be newer than that
-    eventually(lambda: seen.children("a") == set(), seconds=90)
-
-
 def test_a_child_that_is_changed_or_deleted_is_put_right(seen: Seen, eventually: Eventually) -> None:
     seen.cluster.apply(model_deployment("b", seen.namespace))
     eventually(lambda: seen.get("pdb", "b-engine"))  # the last one to be applied
@@ -213,3 +194,22 @@ def test_adopted_workloads_get_the_sidecar_and_lose_it(seen: Seen, eventually: E
     template = seen.get("deploy", "theirs")["spec"]["template"]
     assert template["metadata"]["labels"] == {"app": "theirs"}
     assert "volumes" not in template["spec"]
+
+
+def test_every_child_is_made_and_goes_with_its_owner(seen: Seen, eventually: Eventually) -> None:
+    seen.cluster.apply(model_deployment("a", seen.namespace))
+
+    eventually(lambda: seen.children("a") == EVERYTHING)
+    eventually(lambda: seen.condition("a", "RouterReady") == ("False", "NoRouterReady"))
+    config = seen.config("a")
+    assert config["scheduling"]["policy"] == "sal"
+    assert config["engine"]["service"] == "a-engines"
+    assert seen.get("mdep", "a")["metadata"].get("finalizers", []) == []
+    assert "annotations" not in seen.get("mdep", "a")["metadata"] or all(
+        "kopf" not in key for key in seen.get("mdep", "a")["metadata"]["annotations"]
+    )
+
+    seen.cluster.kubectl("-n", seen.namespace, "delete", "mdep", "a")
+
+    # the garbage collector looks for new kinds every 30 s, and this one may be newer than that
+    eventually(lambda: seen.children("a") == set(), seconds=90)

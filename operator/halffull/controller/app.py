@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,12 +129,15 @@ class Leader:
                 await self._first_list()
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(self._queue.run()), group.create_task(self._resync())]
-                    await self._watch()
-                    for task in tasks:
-                        task.cancel()
+                    await self._watch(tasks)
+                    self._end(tasks)
         finally:
-            self._rounds.stop()
             self._metrics.leader.set(0)
+
+    def _end(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        self._rounds.stop()
+        for task in tasks:
+            task.cancel()
 
     def _assemble(self, session: aiohttp.ClientSession) -> None:
         """Make the parts and tie them together."""
@@ -197,9 +200,9 @@ class Leader:
             self._records.distrust()
             self._wake_all()
 
-    async def _watch(self) -> None:
+    async def _watch(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         """Run kopf; returns when a signal stops it."""
-        registry, settings = shell(self._took, self._kube.configuration)
+        registry, settings = shell(self._took, lambda: self._end(tasks), self._kube.configuration)
         await kopf.operator(
             registry=registry,
             settings=settings,

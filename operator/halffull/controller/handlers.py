@@ -20,14 +20,22 @@ BACKOFFS = (0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5, *(5,) * 1000)
 
 
 def shell(
-    took: Callable[[str, str | None, Document], None], configuration: Configuration
+    took: Callable[[str, str | None, Document], None], ending: Callable[[], None], configuration: Configuration
 ) -> tuple[kopf.OperatorRegistry, kopf.OperatorSettings]:
-    """Return what kopf runs with: `took(kind, event, document)` gets every event, `configuration` says how to log in."""
+    """Return what kopf runs with.
+
+    `took(kind, event, document)` gets every event; `ending()` is called when kopf ends, before it waits for all tasks of
+    the process that are younger than itself; `configuration` says how to log in.
+    """
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry, errors=kopf.ErrorsMode.TEMPORARY, backoff=5)
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return await connection(configuration)
+
+    @kopf.on.cleanup(registry=registry)
+    def end(**_: Any) -> None:
+        ending()
 
     def watch(watched: Watched) -> None:
         @kopf.on.event(watched.group, watched.version, watched.plural, registry=registry, id=watched.plural)
