@@ -130,7 +130,6 @@ def test_a_mute_engine_keeps_connections_open_and_silent_until_clients_go(tmp_pa
     [
         (("--max-model-len", "500000"), "--max-model-len"),
         (("--max-num-seqs", "300", "--max-num-batched-tokens", "200"), "--max-num-batched-tokens"),
-        (("--speedup", "0"), "--speedup"),
     ],
 )
 def test_options_that_cannot_be_are_named(options, named, capsys):
@@ -164,3 +163,14 @@ def test_it_serves_https_with_a_certificate(tmp_path):
         assert connection.getresponse().status == 200
         connection.close()
         assert engine.process.stdout.readline().startswith("halffull engine: serving https://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--speedup", "0"), ("--kv-tokens", "-1"), ("--busy-form", "loud"), ("--profile", "b")]
+)
+def test_values_that_cannot_be_are_refused(wrong, capsys):
+    from halffull import cli
+
+    with pytest.raises(SystemExit):
+        cli.main(["engine", *wrong])
+    assert wrong[0] in capsys.readouterr().err

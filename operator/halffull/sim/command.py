@@ -38,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--served-model-name", nargs="+", metavar="NAME", help="names that requests may use (the model's own)"
     )
-    model.add_argument("--max-model-len", type=int, metavar="TOKENS", help="longest prompt and answer together")
+    model.add_argument("--max-model-len", type=_count, metavar="TOKENS", help="longest prompt and answer together")
 
     engine = parser.add_argument_group("engine")
     engine.add_argument("--profile", choices=sorted(PROFILES), default="a100", help="GPU to model (%(default)s)")
-    engine.add_argument("--max-num-seqs", type=int, metavar="N", help="sequences that run at once")
-    engine.add_argument("--max-num-batched-tokens", type=int, metavar="TOKENS", help="tokens that one step computes")
-    engine.add_argument("--kv-tokens", type=int, metavar="TOKENS", help="size of the KV cache")
-    engine.add_argument("--block-size", type=int, default=16, metavar="TOKENS", help="KV block (%(default)s)")
+    engine.add_argument("--max-num-seqs", type=_count, metavar="N", help="sequences that run at once")
+    engine.add_argument("--max-num-batched-tokens", type=_count, metavar="TOKENS", help="tokens that one step computes")
+    engine.add_argument("--kv-tokens", type=_count, metavar="TOKENS", help="size of the KV cache")
+    engine.add_argument("--block-size", type=_count, default=16, metavar="TOKENS", help="KV block (%(default)s)")
     engine.add_argument(
         "--enable-prefix-caching",
         action=argparse.BooleanOptionalAction,
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share KV of equal prompts",
     )
     engine.add_argument(
-        "--max-num-queued-reqs", type=int, metavar="N", help="refuse requests while this many wait or run (no limit)"
+        "--max-num-queued-reqs", type=_count, metavar="N", help="refuse requests while this many wait or run (no limit)"
     )
     engine.add_argument(
         "--busy-form",
@@ -70,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     clock = parser.add_argument_group("clock")
-    clock.add_argument("--speedup", type=float, default=1.0, metavar="X", help="run X times as fast as the GPU would")
-    clock.add_argument("--slowdown", type=float, default=1.0, metavar="X", help="be a replica that is X times slower")
+    clock.add_argument("--speedup", type=_factor, default=1.0, metavar="X", help="run X times as fast as the GPU would")
+    clock.add_argument("--slowdown", type=_factor, default=1.0, metavar="X", help="be a replica that is X times slower")
     clock.add_argument(
         "--metrics-lag", type=float, default=0.3, metavar="S", help="age of gauges, seconds of the model (%(default)s)"
     )
@@ -86,6 +86,22 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, arguments))
+
+
+def _count(text: str) -> int:
+    """Return a whole number above 0 (called by argparse)."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return number
+
+
+def _factor(text: str) -> float:
+    """Return a number above 0 (called by argparse)."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return number
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -103,9 +119,6 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         raise ValueError(f"--max-model-len {longest} does not fit in the KV cache of {profile.kv_tokens} tokens")
     if profile.max_batched_tokens < sequences:
         raise ValueError(f"--max-num-batched-tokens must be at least --max-num-seqs ({sequences})")
-    for option in ("speedup", "slowdown", "block_size"):
-        if getattr(arguments, option) <= 0:
-            raise ValueError(f"--{option.replace('_', '-')} must be above 0")
     return Settings(
         model=arguments.model,
         served_names=tuple(arguments.served_model_name or [arguments.model]),
