@@ -17,7 +17,6 @@ import aiohttp
 
 from halffull.api.model_deployment import ModelDeployment
 from halffull.core.values import Signals
-from halffull.engines.arguments import with_flags
 from halffull.engines.catalog import ENGINES
 from halffull.local.process import Guard, Process, Say
 
@@ -30,27 +29,27 @@ STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one engine is started; a replica with another recipe is out of date."""
+    """How one engine is started, but for its port; a replica with another recipe is out of date."""
 
+    engine_type: str
+    model: str
     command: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...]
-    gpus: int
+    args: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    gpus: int = 0
 
 
 def recipe(deployment: ModelDeployment) -> Recipe | None:
-    """How the engines of a ModelDeployment are started, but for the port; None if it has fixed endpoints."""
+    """How the engines of a ModelDeployment are started; None if it has fixed endpoints."""
     spec = deployment.spec
     template = spec.engine.template
     if template is None:
         return None
-    container = ENGINES[spec.engine.type].container
-    command = tuple(template.command or container.command)
+    command = tuple(template.command or ENGINES[spec.engine.type].container.command)
     if command[:1] == ("halffull",):
-        command = (sys.executable, "-m", *command)
-    flags = [flag for flag in container.flags if "{port}" not in flag.value]
-    args = with_flags(template.args, flags, {"model": spec.model})
+        command = (sys.executable, "-m", *command, "--host", HOST)
     environment = tuple((variable.name, variable.value or "") for variable in template.env)
-    return Recipe((*command, *args), environment, template.gpus)
+    return Recipe(spec.engine.type, spec.model, command, tuple(template.args), environment, template.gpus)
 
 
 def free_port() -> int:
@@ -66,12 +65,12 @@ def free_port() -> int:
 class Replica:
     """One engine process."""
 
-    def __init__(self, number: int, recipe: Recipe, engine_type: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, number: int, recipe: Recipe, session: aiohttp.ClientSession) -> None:
         self.number = number
         self.recipe = recipe
         self.port = free_port()
         self.process: Process
-        self._adapter = ENGINES[engine_type]
+        self._container = ENGINES[recipe.engine_type].container
         self._session = session
 
     @property
@@ -80,8 +79,8 @@ class Replica:
         return f"{HOST}:{self.port}"
 
     def command(self) -> list[str]:
-        """The command line; the port is the last word, so that it wins over one in the template."""
-        return [*self.recipe.command, "--port", str(self.port)]
+        """The command line: the template's, and what the engine needs besides."""
+        return [*self.recipe.command, *self._container.args(self.port, self.recipe.model, self.recipe.args)]
 
     def environment(self) -> dict[str, str]:
         """Variables of the template; with `gpus`, the GPUs of this replica, by its number."""
@@ -94,7 +93,7 @@ class Replica:
     async def healthy(self) -> bool:
         """Whether it answers."""
         try:
-            async with self._session.get(f"http://{self.name}{self._adapter.container.health_path}") as response:
+            async with self._session.get(f"http://{self.name}{self._container.health_path}") as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
@@ -170,7 +169,7 @@ class Engines:
         await asyncio.gather(*(replica.process.stop(STOP_S) for replica in replicas))
 
     async def _start(self, number: int, recipe: Recipe, deployment: ModelDeployment) -> None:
-        replica = Replica(number, recipe, deployment.spec.engine.type, self._session)
+        replica = Replica(number, recipe, self._session)
         replica.process = Process(
             f"{deployment.metadata.name} engine {number} ({replica.name})",
             replica.command,

@@ -15,7 +15,7 @@ import aiohttp
 import yaml
 
 from halffull.local import workload
-from halffull.local.engines import STOP_S, Recipe, Replica
+from halffull.local.engines import HOST, STOP_S, Recipe, Replica
 from halffull.local.process import Guard, Process, Say
 from halffull.local.trace import Call, recorded_lengths
 
@@ -61,7 +61,7 @@ class Scene:
         async with AsyncExitStack() as stack:
             guard = stack.enter_context(Guard())
             session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0)))
-            self._replicas = [Replica(number, _recipe(number), "simulated", session) for number in range(ENGINES)]
+            self._replicas = [Replica(number, _recipe(number), session) for number in range(ENGINES)]
             for replica in self._replicas:
                 name = f"engine {replica.number}"
                 replica.process = Process(name, replica.command, replica.healthy, guard=guard, say=self._say)
@@ -107,6 +107,6 @@ def requests(seconds: float, seed: int) -> Iterator[Call]:
 
 def _recipe(number: int) -> Recipe:
     slowdown = SLOWDOWN if number == ENGINES - 1 else 1.0
-    options = {"--model": MODEL, "--speedup": SPEEDUP, "--slowdown": slowdown, "--kv-tokens": KV_TOKENS}
-    words = [word for option, value in options.items() for word in (option, str(value))]
-    return Recipe((sys.executable, "-m", "halffull", "engine", "--host", "127.0.0.1", *words), (), 0)
+    options = {"--speedup": SPEEDUP, "--slowdown": slowdown, "--kv-tokens": KV_TOKENS}
+    args = tuple(word for option, value in options.items() for word in (option, str(value)))
+    return Recipe("simulated", MODEL, (sys.executable, "-m", "halffull", "engine", "--host", HOST), args)
