@@ -111,6 +111,8 @@ class Router:
             dispatcher=dispatcher,
             telemetry=self._proxy.telemetry,
             tokens=self._tokens,
+            sources=lambda: {"configuration": self._source.error, "endpoints": self._applier.error},
+            scraper=self._scraper,
             connections=lambda: len(self._proxy.clients),
             draining=self._stopping.is_set,
             now=now,

@@ -54,7 +54,13 @@ class Applier:
         self._saved = saved
         self._now = now
         self._rng = rng
-        self._discovery: asyncio.Task[None] | None = None
+        self._source: EndpointSource | None = None
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def error(self) -> str:
+        """Why changes of the endpoints are not heard of now; empty: they are."""
+        return self._source.error if self._source else "no configuration"
 
     def apply(self, document: RouterConfig, previous: RouterConfig | None) -> None:
         """Carry out `document`. Raises ValueError or OSError, and then has changed nothing."""
@@ -62,7 +68,7 @@ class Applier:
         plan = self._plan(document)
         settings, tls = _settings(document), engine_tls(document.engine)
         moved = previous is None or _place(previous) != _place(document)
-        source = self._source(document, plan) if moved else None
+        source = self._make_source(document, plan) if moved else None
 
         if previous is None or scheduler.differs(previous, document):
             limits = scheduler.limits(document)
@@ -76,15 +82,17 @@ class Applier:
         if previous is not None and _way(previous.engine) != _way(document.engine):
             self._fleet.renew()
         self._fleet.balance(document.balance)
+        self._proxy.release()
         if source is not None:
             self.close()
-            self._discovery = asyncio.get_running_loop().create_task(again(source.run, "endpoints"))
+            self._source = source
+            self._following = asyncio.get_running_loop().create_task(again(source.run, "endpoints"))
 
     def close(self) -> None:
         """Follow endpoints no longer."""
-        if self._discovery:
-            self._discovery.cancel()
-            self._discovery = None
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
 
     def _plan(self, document: RouterConfig) -> Plan:
         engine = document.engine
@@ -95,7 +103,7 @@ class Applier:
             engine.limits,
         )
 
-    def _source(self, document: RouterConfig, plan: Plan) -> EndpointSource:
+    def _make_source(self, document: RouterConfig, plan: Plan) -> EndpointSource:
         engine = document.engine
         if engine.endpoints is not None:
             return FixedSource(

@@ -31,7 +31,8 @@ class FileSource:
         self._offer = offer
         self._missing = missing
         self._seen: tuple[int, int, int] | None = None
-        self._error = ""
+        self.error = ""
+        """why the file cannot be read now; empty: it can"""
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -49,12 +50,12 @@ class FileSource:
             text = self._path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             reason = f"{self._path}: {error}"
-            if reason != self._error:
-                self._error = reason
+            if reason != self.error:
+                self.error = reason
                 self._seen = None
                 self._missing(reason)
             return False
-        self._error = ""
+        self.error = ""
         self._seen = seen
         self._offer(text, str(self._path))
         return True
@@ -90,6 +91,11 @@ class ConfigMapSource:
             failed=self._failed,
             rng=rng,
         )
+
+    @property
+    def error(self) -> str:
+        """Why the API server does not tell us of changes now; empty: it does."""
+        return self.watch.error
 
     async def run(self) -> None:
         """Follow until cancelled."""

@@ -94,6 +94,11 @@ class SliceSource:
             rng=rng,
         )
 
+    @property
+    def error(self) -> str:
+        """Why the API server does not tell us of changes now; empty: it does."""
+        return self.watch.error
+
     async def run(self) -> None:
         """Follow until cancelled."""
         await self.watch.run()
@@ -133,6 +138,8 @@ class FixedSource:
         self._found = found
         self._rng = rng
         self._endpoints: dict[str, Endpoint] = {}
+        self.error = ""
+        """always empty: an endpoint that cannot be resolved or reached is Down, no error"""
 
     async def run(self) -> None:
         """Follow until cancelled; the first set is given out when each endpoint was probed once."""

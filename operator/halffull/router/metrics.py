@@ -54,6 +54,12 @@ class RouterCollector(Collector):
         yield info
         yield _counter("config_applied", "configurations applied", config.applied)
         yield _counter("config_refused", "configurations refused as wrong", config.refused)
+        up = GaugeMetricFamily(PREFIX + "source_up", "1 while changes of it are heard of", labels=["source"])
+        for source, error in report.sources.items():
+            up.add_metric([source], not error)
+        yield up
+        yield _counter("scrapes", "scrapes of engines' metrics", report.scraper.scrapes)
+        yield _counter("scrape_failures", "scrapes that failed", report.scraper.failures)
 
     def _requests(self) -> Iterator[Metric]:
         telemetry = self._report.telemetry

@@ -3,7 +3,7 @@
 `app` makes one `Report`; `admin` and `metrics` read through it, the operator and `halffull demo` over HTTP.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any
 
@@ -13,6 +13,7 @@ from halffull.core.dispatch import Dispatcher
 from halffull.router.config import Config
 from halffull.router.fleet import Fleet
 from halffull.router.scheduler import names_of
+from halffull.router.scrape import Scraper
 from halffull.router.telemetry import Telemetry
 
 RECENT_S = 30.0
@@ -30,16 +31,20 @@ class Report:
         dispatcher: Dispatcher,
         telemetry: Telemetry,
         tokens: Callable[[], dict[str, Any]],
+        sources: Callable[[], Mapping[str, str]],
+        scraper: Scraper,
         connections: Callable[[], int],
         draining: Callable[[], bool],
         now: Callable[[], float],
     ) -> None:
-        """`tokens` says how prompt tokens are counted, `connections` how many clients are connected."""
+        """Say how prompt tokens are counted, which source has which error (empty: none), how many clients are connected."""
         self.config = config
         self.fleet = fleet
         self.dispatcher = dispatcher
         self.telemetry = telemetry
         self._tokens = tokens
+        self._sources = sources
+        self.scraper = scraper
         self.connections = connections
         self._draining = draining
         self.now = now
@@ -49,6 +54,11 @@ class Report:
         """Whether a valid configuration is in force and the endpoints were listed once, until drain begins."""
         return self.config.current is not None and self.fleet.listed and not self._draining()
 
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """What configuration and endpoints come from, and why that does not work now; empty: it does."""
+        return self._sources()
+
     def document(self) -> dict[str, Any]:
         """Return the document of `/status`."""
         telemetry, queue = self.telemetry, self.dispatcher.queue
@@ -57,6 +67,7 @@ class Report:
             **self._names(),
             "ready": self.ready,
             "draining": self._draining(),
+            "sources": {name: {"error": error or None} for name, error in self.sources.items()},
             "queue": {"requests": len(queue), "bytes": queue.bytes},
             "replicas": [self._replica(replica) for _, replica in sorted(self.fleet.replicas.items())],
             "requests": {

@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -17,6 +17,7 @@ from halffull.router import admin, metrics, scheduler
 from halffull.router.config import Config
 from halffull.router.discovery import Endpoint
 from halffull.router.fleet import Fleet
+from halffull.router.scrape import Plan, Scraper
 from halffull.router.status import Report
 from halffull.router.telemetry import Decision, Telemetry
 
@@ -47,6 +48,8 @@ class World:
             dispatcher=self.dispatcher,
             telemetry=self.telemetry,
             tokens=lambda: {"ratio": 4.0, "source": "prior"},
+            sources=lambda: {"configuration": "", "endpoints": "the API server is away"},
+            scraper=Scraper(cast("Plan", None), lambda: self.now, random.Random(1), lambda _: None),
             connections=lambda: 5,
             draining=lambda: self.draining,
             now=lambda: self.now,
@@ -125,6 +128,10 @@ def test_status_of_a_router_that_serves(world: World) -> None:
             "ttftSeconds": {"p50": 0.2, "p99": 0.3},
         }
     ]
+    assert document["sources"] == {
+        "configuration": {"error": None},
+        "endpoints": {"error": "the API server is away"},
+    }
     assert document["requests"]["failed"] == {"queue_full": 1}
     assert json.loads(json.dumps(document)) == document
 
@@ -183,6 +190,8 @@ async def test_metrics_are_the_counters(world: World, client: TestClient[Any, An
         if sample.name.startswith("halffull_router_")
     }
     assert samples["halffull_router_ready",] == 1
+    assert samples["halffull_router_source_up", "configuration"] == 1
+    assert samples["halffull_router_source_up", "endpoints"] == 0
     assert samples["halffull_router_client_connections",] == 5
     assert samples["halffull_router_requests_received_total",] == 3
     assert samples["halffull_router_answers_total", "/v1/completions", "200"] == 2
