@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, Load
+from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, CommandError, Load
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +42,16 @@ def release(cluster: Cluster, image: str, root: Path, namespace: str) -> Iterato
     repository, _, tag = image.rpartition(":")
     arguments = ["halffull", str(root / "charts" / "halffull"), "-n", RELEASE_NAMESPACE, "--wait", "--timeout", "3m"]
     arguments += ["--set", f"image.repository={repository}", "--set", f"image.tag={tag}"]
-    cluster.helm("install", "--create-namespace", *arguments)
-    yield arguments
-    if "halffull" in cluster.helm("list", "-n", RELEASE_NAMESPACE, "-q"):
-        cluster.helm("uninstall", "halffull", "-n", RELEASE_NAMESPACE, "--wait")
-    cluster.kubectl("delete", "namespace", RELEASE_NAMESPACE, "--timeout=120s")
+    try:
+        cluster.helm("install", "--create-namespace", *arguments)
+    except CommandError as error:
+        pytest.fail(f"{error}\n{cluster.state()}")
+    else:
+        yield arguments
+    finally:
+        if "halffull" in cluster.helm("list", "-n", RELEASE_NAMESPACE, "--all", "-q"):
+            cluster.helm("uninstall", "halffull", "-n", RELEASE_NAMESPACE, "--wait")
+        cluster.kubectl("delete", "namespace", RELEASE_NAMESPACE, "--timeout=120s")
 
 
 @pytest.fixture

@@ -206,6 +206,8 @@ class Leader:
         await kopf.operator(
             registry=registry,
             settings=settings,
+            # else kopf asks for the user's name, and the user of a container has none
+            identity=self._options.identity,  # type: ignore[arg-type]  # a NewType that kopf does not export
             standalone=True,
             namespaces=list(self._options.namespaces),
             clusterwide=not self._options.namespaces,
