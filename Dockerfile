@@ -9,10 +9,13 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/opt/halffull/
 COPY pyproject.toml constraints.txt ./
 RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
       > requirements.txt \
- && pip install --only-binary=:all: -c constraints.txt -r requirements.txt
+ && pip install --no-compile --only-binary=:all: -c constraints.txt -r requirements.txt
+# Compiled here, as nothing can be written later; but not the typed API of kubernetes, of which next to nothing is loaded.
+RUN python -m compileall -q -x 'kubernetes/(aio/)?client/(api|models)/' /opt/halffull/lib
 COPY README.md LICENSE ./
 COPY operator operator
-RUN PIP_CONSTRAINT=constraints.txt pip install --no-deps .
+RUN PIP_CONSTRAINT=constraints.txt pip install --no-compile --no-deps . \
+ && python -m compileall -q /opt/halffull/lib/python*/site-packages/halffull
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title=halffull org.opencontainers.image.licenses=Apache-2.0
