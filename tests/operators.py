@@ -16,9 +16,10 @@ CHILDREN = "deploy,svc,cm,pdb,sa,role,rolebinding,secret"
 
 @contextlib.contextmanager
 def operator(folder: Path, cluster: ControlPlane, namespace: str, *arguments: str) -> Iterator[Running]:
-    """Run the operator for one namespace, with its Lease there."""
-    defaults = ["--kubeconfig", str(cluster.kubeconfig), "--namespace", namespace]
-    defaults += ["--lease", f"{namespace}/halffull-operator", "--router-image", "halffull:test"]
+    """Run the operator for one namespace, with its Lease there; for all where it is empty."""
+    defaults = ["--kubeconfig", str(cluster.kubeconfig), "--router-image", "halffull:test"]
+    if namespace:
+        defaults += ["--namespace", namespace, "--lease", f"{namespace}/halffull-operator"]
     with running(folder, "operator", *defaults, *arguments) as process:
         yield process
 

@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler], force=True)
+    logging.getLogger("kubernetes.aio.leaderelection").setLevel("CRITICAL")  # `leader` says the same with the reason
     namespace, found, name = arguments.lease.partition("/")
     if not found or not namespace or not name:
         sys.stderr.write(f"halffull operator: --lease: {arguments.lease!r} is not NS/NAME\n")
