@@ -11,7 +11,9 @@ from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher, Limits
 from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange, Phase
+from halffull.core.faults import Blame, Fault
 from halffull.core.gate import GATES, LimitParameters
+from halffull.core.health import Verdict
 from halffull.core.values import Request, State
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
@@ -24,7 +26,7 @@ class Scheduling(RuleBasedStateMachine):
         super().__init__()
         self.now = 100.0
         self.serial = 0
-        self.limits = Limits(queue_requests=4, queue_timeout_s=5.0, no_replica_s=2.0, attempts=3)
+        self.limits = Limits(queue_requests=8, queue_timeout_s=5.0, no_replica_s=2.0, attempts=3)
         self.policy = "sal"
         self.dispatcher = Dispatcher(
             POLICIES["sal"].make(),
@@ -44,10 +46,25 @@ class Scheduling(RuleBasedStateMachine):
         chosen = [e for e in self.exchanges if e.phase in phases]
         return data.draw(st.sampled_from(chosen)) if chosen else None
 
-    @rule(tokens=st.integers(1, 5000), stream=st.booleans(), resendable=st.booleans())
-    def arrive(self, tokens: int, stream: bool, resendable: bool) -> None:
+    @rule(
+        tokens=st.integers(1, 5000),
+        stream=st.booleans(),
+        resendable=st.booleans(),
+        priority=st.integers(-1, 1),
+        caller=st.sampled_from(["", "a", "b"]),
+    )
+    def arrive(self, tokens: int, stream: bool, resendable: bool, priority: int, caller: str) -> None:
         self.serial += 1
-        request = Request(str(self.serial), self.now, tokens, stream=stream, body_bytes=tokens, resendable=resendable)
+        request = Request(
+            str(self.serial),
+            self.now,
+            tokens,
+            stream=stream,
+            body_bytes=tokens,
+            resendable=resendable,
+            priority=priority,
+            caller=caller,
+        )
         exchange = self.dispatcher.arrive(request, self.now)
         self.exchanges.append(exchange)
         assert exchange.phase in (Phase.CONNECTING, Phase.QUEUED, Phase.FAILED)
@@ -62,6 +79,7 @@ class Scheduling(RuleBasedStateMachine):
         if exchange := self.pick(data, Phase.WAITING):
             self.dispatcher.started(exchange, self.now)
             self.dispatcher.progressed(exchange, 1)
+            self.carry_out(self.dispatcher.release(self.now))
 
     @rule(data=st.data(), tokens=st.integers(0, 50))
     def progress(self, data: Any, tokens: int) -> None:
@@ -74,19 +92,21 @@ class Scheduling(RuleBasedStateMachine):
             self.carry_out(self.dispatcher.finished(exchange, self.now))
             assert exchange.phase is Phase.DONE
 
-    @rule(data=st.data())
-    def refuse(self, data: Any) -> None:
+    @rule(data=st.data(), fault=st.sampled_from(Fault))
+    def refuse(self, data: Any, fault: Fault) -> None:
         if exchange := self.pick(data, Phase.CONNECTING, Phase.WAITING):
             attempts = exchange.attempts
-            given = self.dispatcher.not_started(exchange, BUSY, self.now)
+            given = self.dispatcher.not_started(exchange, BUSY, fault, self.now)
             self.carry_out(given)
             if attempts >= self.limits.attempts or not exchange.request.resendable:
                 assert exchange.phase is Phase.FAILED
+            elif fault.treatment.blame is not Blame.BUSY:
+                assert exchange.phase is not Phase.FAILED
 
-    @rule(data=st.data())
-    def break_off(self, data: Any) -> None:
+    @rule(data=st.data(), fault=st.none() | st.sampled_from(Fault))
+    def break_off(self, data: Any, fault: Fault | None) -> None:
         if exchange := self.pick(data, Phase.STREAMING):
-            self.carry_out(self.dispatcher.broken(exchange, BUSY, self.now)[:0])
+            self.carry_out(self.dispatcher.broken(exchange, BUSY, self.now, fault))
             assert exchange.phase is Phase.FAILED
 
     @rule(data=st.data())
@@ -99,6 +119,24 @@ class Scheduling(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.carry_out(self.dispatcher.tick(self.now))
+        self.dispatcher.transitions.clear()
+
+    @precondition(lambda self: self.dispatcher.books.replicas)
+    @rule(data=st.data())
+    def hear(self, data: Any) -> None:
+        data.draw(st.sampled_from(list(self.dispatcher.books.replicas.values()))).health.heard = True
+
+    @precondition(lambda self: self.unwell())
+    @rule(data=st.data(), alive=st.booleans())
+    def look(self, data: Any, alive: bool) -> None:
+        replica = data.draw(st.sampled_from(self.unwell()))
+        self.dispatcher.judged(replica, self.now, alive=alive, why="looked")
+        assert replica.health.verdict in ({Verdict.WELL, Verdict.TRIAL} if alive else {Verdict.OUT})
+        self.carry_out(self.dispatcher.release(self.now))
+
+    def unwell(self) -> list[Replica]:
+        bad = {Verdict.SUSPECT, Verdict.OUT}
+        return [r for r in self.dispatcher.books.replicas.values() if r.health.verdict in bad]
 
     @rule(number=st.integers(0, 3))
     def join(self, number: int) -> None:
@@ -135,6 +173,7 @@ class Scheduling(RuleBasedStateMachine):
             waiting = [e for e in held if e not in begun]
             assert replica.in_flight == len(held)
             assert replica.decoding == len(begun)
+            assert replica.streams == sum(e.request.stream for e in held)
             assert (
                 replica.prefill_tokens == replica.waiting_prompt_tokens == sum(e.request.prompt_tokens for e in waiting)
             )
@@ -145,7 +184,9 @@ class Scheduling(RuleBasedStateMachine):
         dispatcher = self.dispatcher
         for place, replica in enumerate(dispatcher.candidates):
             assert replica.place == place
-            assert replica.state is State.READY
+            assert replica.shown is State.READY
+            assert replica.health.verdict in {Verdict.WELL, Verdict.TRIAL}
+            assert replica.health.verdict is Verdict.WELL or replica.in_flight == 0
             assert dispatcher.books.replicas[replica.name] is replica
             assert dispatcher.gate.open(replica)
 

@@ -4,6 +4,7 @@ Kept by `dispatch`, read by policies, gates and the host. Letters in brackets ar
 """
 
 from halffull.core.estimators import Rate
+from halffull.core.health import Health, Verdict
 from halffull.core.values import Signals, State
 
 PREFILL_RATE = 10_000.0
@@ -24,10 +25,9 @@ class Replica:
         "_busy_since",
         "_kv_freed",
         "_prefilled",
-        "backoff_s",
-        "closed_until",
         "decode_tokens",
         "decoding",
+        "health",
         "host",
         "in_flight",
         "kv_tokens",
@@ -41,6 +41,7 @@ class Replica:
         "signals",
         "signals_at",
         "state",
+        "streams",
         "suspended",
         "waiting_prompt_tokens",
         "weight",
@@ -51,6 +52,7 @@ class Replica:
         self.host = host
         self.port = port
         self.state = State.READY
+        """as discovery sees it; see `shown`"""
         self.suspended = False
         """taken out by the operator, for at most as long as its document is valid"""
         self.weight = 1.0
@@ -71,9 +73,9 @@ class Replica:
         """[v] learned prompt tokens per second"""
         self.max_sequences = max_sequences
         """sequences that the engine runs at once"""
-        self.closed_until = 0.0
-        """takes nothing new before this time: it refused or could not be reached"""
-        self.backoff_s = 0.0
+        self.streams = 0
+        """requests in flight whose answers come as streams"""
+        self.health = Health()
         self.signals: Signals | None = None
         self.signals_at = 0.0
         self.models: tuple[str, ...] = ()
@@ -89,8 +91,17 @@ class Replica:
         """`host:port`, brackets around an IPv6 address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def sent(self, prompt_tokens: int, now: float) -> None:
+    @property
+    def shown(self) -> State:
+        """The state with what the data path knows: what people see."""
+        verdict = self.health.verdict
+        if self.state is not State.READY or verdict in {Verdict.WELL, Verdict.TRIAL}:
+            return self.state
+        return State.SUSPECT if verdict is Verdict.SUSPECT else State.DOWN
+
+    def sent(self, prompt_tokens: int, now: float, *, stream: bool = True) -> None:
         """A request was given to this replica."""
+        self.streams += stream
         if not self.prefill_tokens:
             self._busy_since = now
         self.in_flight += 1

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from math import ceil
+from typing import NamedTuple
 
 from halffull.core.books import Books, Replica
+from halffull.core.budget import Budget
 from halffull.core.contracts import Context, Gate, Ordering, Policy, Rng
 from halffull.core.errors import Failure, Reason
 from halffull.core.estimators import Rate
 from halffull.core.exchange import Exchange, Phase
+from halffull.core.faults import Blame, Fault
+from halffull.core.health import Verdict
 from halffull.core.queue import Queue
 from halffull.core.values import Request, State
 
-BACKOFF_FIRST_S = 0.25
-BACKOFF_LAST_S = 10.0
+PRIOR_DRAIN = 100.0
+"""requests/s that a queue is taken to drain at, until some have been released"""
+PRIOR_RELEASES = 5.0
+"""how much evidence outweighs that"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +36,21 @@ class Limits:
     queue_timeout_s: float = 30.0
     no_replica_s: float = 10.0
     """how long a request waits while no replica is ready"""
+    queue_fair: bool = True
+    """callers take turns"""
     attempts: int = 4
     """replicas that are tried for one request"""
+    budget_percent: float = 20.0
+    budget_minimum: int = 10
+    """requests that may be sent again after a refusal, of all of ten seconds and in any case"""
+
+
+class Transition(NamedTuple):
+    """The data path thinks otherwise of a replica; told once."""
+
+    replica: Replica
+    verdict: Verdict
+    why: str
 
 
 class Dispatcher:
@@ -39,7 +58,7 @@ class Dispatcher:
 
     def __init__(self, policy: Policy, ordering: Ordering, gate: Gate, rng: Rng, limits: Limits) -> None:
         self.books = Books()
-        self.queue = Queue(ordering)
+        self.queue = Queue(ordering, fair=limits.queue_fair)
         self.candidates: list[Replica] = []
         """replicas that may be sent a request now, in no order"""
         self._policy = policy
@@ -47,22 +66,26 @@ class Dispatcher:
         self._limits = limits
         self._context = Context(0.0, rng)
         self._ready_seen = 0.0
+        self._budget = Budget(limits.budget_percent, limits.budget_minimum)
         self._released = Rate(10.0)
+        self._released_at = 0.0
         self._presumptions: list[tuple[float, int, Exchange]] = []
         self._ticket = count()
+        self.transitions: list[Transition] = []
+        """for the host to take, log and count"""
 
     # --- what the host reports of requests
 
     def arrive(self, request: Request, now: float, host: object = None) -> Exchange:
         """Take a request in; the exchange comes back CONNECTING, QUEUED or FAILED."""
         exchange = Exchange(request, host)
-        queue, limits = self.queue, self._limits
-        if self.candidates and not len(queue):
+        self._budget.arrived(now)
+        if self.candidates and not len(self.queue):
             self._assign(exchange, now)
-        elif len(queue) >= limits.queue_requests or queue.bytes + request.body_bytes > limits.queue_bytes:
-            self._fail(exchange, Failure(Reason.QUEUE_FULL, "The queue is full.", retry_after_s=self._drain_s()))
+        elif (failure := self._full(request)) is not None:
+            self._fail(exchange, failure)
         else:
-            queue.push(exchange, self._at(now))
+            self._enqueue(exchange, now)
         return exchange
 
     def sent(self, exchange: Exchange, now: float) -> None:
@@ -81,7 +104,9 @@ class Dispatcher:
             return
         exchange.phase = Phase.STREAMING
         exchange.started_at = now
-        replica.backoff_s = 0.0
+        if replica.health.succeeded():
+            self._note(replica, "its trial went well")
+            self.refresh(replica, now)
         if not exchange.presumed:
             if exchange.request.stream:
                 self.books.learn(replica, tokens, now)
@@ -100,29 +125,33 @@ class Dispatcher:
         exchange.phase = Phase.DONE
         return self.release(now)
 
-    def broken(self, exchange: Exchange, failure: Failure, now: float) -> list[Exchange]:
-        """The exchange ends with a failure and is not tried again."""
+    def broken(self, exchange: Exchange, failure: Failure, now: float, fault: Fault | None = None) -> list[Exchange]:
+        """The exchange ends with a failure and is not tried again; `fault`: it is the replica's."""
+        replica = exchange.replica
         self._release(exchange, now)
+        if replica is not None and fault is not None:
+            self._blame(replica, fault, now, 0.0)
         self._fail(exchange, failure)
         return self.release(now)
 
-    def not_started(self, exchange: Exchange, failure: Failure, now: float, closed_s: float = 0.0) -> list[Exchange]:
-        """Its replica refused it or is out of reach, and no answer has started: try elsewhere, or fail with `failure`.
+    def not_started(
+        self, exchange: Exchange, failure: Failure, fault: Fault, now: float, pause_s: float = 0.0
+    ) -> list[Exchange]:
+        """Its replica failed it before an answer started: try elsewhere, or fail with `failure`.
 
-        The replica takes nothing new for `closed_s` seconds, or 250 ms doubling to 10 s, whichever is longer.
+        `pause_s`: for how long the engine wants nothing new.
         """
         replica = exchange.replica
         self._release(exchange, now)
         if replica is not None:
-            replica.backoff_s = min(max(2 * replica.backoff_s, BACKOFF_FIRST_S), BACKOFF_LAST_S)
-            replica.closed_until = now + max(closed_s, replica.backoff_s)
-            self.refresh(replica, now)
+            self._blame(replica, fault, now, pause_s)
             exchange.avoid |= {replica.name}
-        if exchange.attempts >= self._limits.attempts or not exchange.request.resendable:
+        spent = fault.treatment.blame is Blame.BUSY and not self._budget.take(now)
+        if spent or exchange.attempts >= self._limits.attempts or not exchange.request.resendable:
             self._fail(exchange, failure)
             return [exchange, *self.release(now)]
         exchange.phase = Phase.QUEUED
-        self.queue.push(exchange, self._at(now))
+        self._enqueue(exchange, now)
         return self.release(now)
 
     # --- time and fleet
@@ -134,19 +163,40 @@ class Dispatcher:
         while self._presumptions and self._presumptions[0][0] <= now:
             self._presume(heappop(self._presumptions)[2], now)
         for replica in self.books.replicas.values():
-            if replica.place < 0 and replica.closed_until <= now:
+            prefill_s = replica.prefill_tokens / replica.prefill_rate
+            if replica.health.listen(now, prefill_s, streams=replica.streams > 0) is not None:
+                self._note(
+                    replica, "it fell silent" if replica.health.verdict is Verdict.SUSPECT else "it was heard again"
+                )
+                self.refresh(replica, now)
+            elif replica.place < 0:
                 self.refresh(replica, now)
         return [*self.release(now), *self._expire(now)]
 
     def release(self, now: float) -> list[Exchange]:
         """Give queued requests to candidates, in order, while there are both."""
         given: list[Exchange] = []
-        while self.candidates and (exchange := self.queue.first()) is not None:
-            self.queue.leave(exchange)
-            self._released.add(1.0, 0.0, now)
+        while self.candidates and (exchange := self.queue.pop()) is not None:
+            self._released.add(1.0, now - self._released_at, now)
+            self._released_at = now
             self._assign(exchange, now)
             given.append(exchange)
         return given
+
+    def judged(self, replica: Replica, now: float, *, alive: bool, why: str) -> None:
+        """The host looked at a suspected or taken-out replica.
+
+        A dead one stays out, or goes out: the host then reports its exchanges as not started or broken.
+        """
+        health = replica.health
+        if alive and health.verdict is Verdict.SUSPECT:
+            health.cleared(now)
+        elif alive:
+            health.readmit(now)
+        else:
+            health.take_out(now)
+        self._note(replica, why)
+        self.refresh(replica, now)
 
     def add(self, replica: Replica, now: float) -> None:
         """A replica joined the fleet."""
@@ -163,7 +213,7 @@ class Dispatcher:
         able = (
             replica.state is State.READY
             and not replica.suspended
-            and replica.closed_until <= now
+            and replica.health.takes(replica.in_flight, now)
             and self.gate.open(replica)
             and self.books.replicas.get(replica.name) is replica
         )
@@ -179,7 +229,8 @@ class Dispatcher:
         for replica in list(self.candidates):
             self._withdraw(replica)
         self._policy, self.gate, self._limits = policy, gate, limits
-        self.queue.reorder(ordering, self._at(now))
+        self._budget = Budget(limits.budget_percent, limits.budget_minimum)
+        self.queue.reorder(ordering, self._at(now), fair=limits.queue_fair)
         for replica in self.books.replicas.values():
             self.refresh(replica, now)
 
@@ -206,9 +257,9 @@ class Dispatcher:
         exchange.replica = replica
         exchange.phase = Phase.CONNECTING
         exchange.attempts += 1
-        replica.sent(request.prompt_tokens, now)
+        replica.sent(request.prompt_tokens, now, stream=request.stream)
         self._changed(replica)
-        if not self.gate.open(replica):
+        if not self.gate.open(replica) or replica.health.verdict is not Verdict.WELL:
             self._withdraw(replica)
 
     def _release(self, exchange: Exchange, now: float) -> None:
@@ -216,6 +267,7 @@ class Dispatcher:
         if replica is None:
             return
         tokens = exchange.request.prompt_tokens
+        replica.streams -= exchange.request.stream
         if exchange.phase is Phase.STREAMING or exchange.presumed:
             replica.ended(tokens + exchange.tokens, now)
         else:
@@ -252,9 +304,38 @@ class Dispatcher:
     def _any_ready(self) -> bool:
         return any(r.state is State.READY for r in self.books.replicas.values())
 
-    def _drain_s(self) -> int:
-        rate = self._released.per_second
-        return min(max(ceil(len(self.queue) / rate), 1), 60) if rate > 0 else 5
+    def _enqueue(self, exchange: Exchange, now: float) -> None:
+        if not len(self.queue):
+            self._released_at = now
+        self.queue.push(exchange, self._at(now))
+
+    def _full(self, request: Request) -> Failure | None:
+        """Return why the queue takes no more: its bounds, or a wait that would end in a time-out."""
+        queue, limits = self.queue, self._limits
+        wait_s = len(queue) / self._released.value(PRIOR_DRAIN, PRIOR_RELEASES)
+        retry_s = min(max(ceil(wait_s), 1), 60)
+        if len(queue) >= limits.queue_requests or queue.bytes + request.body_bytes > limits.queue_bytes:
+            return Failure(Reason.QUEUE_FULL, "The queue is full.", retry_after_s=retry_s)
+        if self.candidates or wait_s <= limits.queue_timeout_s:
+            return None
+        return Failure(Reason.QUEUE_FULL, f"The wait would be about {wait_s:.0f} s.", retry_after_s=retry_s)
+
+    def _blame(self, replica: Replica, fault: Fault, now: float, pause_s: float) -> None:
+        health, blame = replica.health, fault.treatment.blame
+        if blame is Blame.BUSY:
+            health.refused(now, pause_s)
+        elif blame is Blame.FAILED and health.failed(now) and self._may_take_out(replica):
+            health.take_out(now)
+            self._note(replica, fault.treatment.message)
+        self.refresh(replica, now)
+
+    def _may_take_out(self, replica: Replica) -> bool:
+        """At most half of the fleet is out: beyond that more is lost by leaving replicas out than by trying them."""
+        out = sum(r.health.verdict is Verdict.OUT for r in self.books.replicas.values() if r is not replica)
+        return 2 * (out + 1) <= len(self.books.replicas)
+
+    def _note(self, replica: Replica, why: str) -> None:
+        self.transitions.append(Transition(replica, replica.health.verdict, why))
 
     def _fail(self, exchange: Exchange, failure: Failure) -> None:
         exchange.phase = Phase.FAILED

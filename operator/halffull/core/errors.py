@@ -23,6 +23,7 @@ class Reason(Enum):
     HEAD_TOO_LARGE = ("head_too_large", 431)
     INTERNAL = ("internal", 500)
     ENGINE_BROKEN = ("engine_broken", 502)
+    ENGINE_SILENT = ("engine_silent", 502)
     ENGINE_UNREACHABLE = ("engine_unreachable", 502)
     ENGINE_BUSY = ("engine_busy", 503)
     NO_REPLICA = ("no_replica", 503)

@@ -1,20 +1,47 @@
-"""The router's queue: bounded in requests and bytes, offered in the order of an ordering. Kept by `dispatch`."""
+"""The router's queue: bounded in requests and bytes, by class, fair between callers, in the order of an ordering.
+
+Kept by `dispatch`. The lowest class is served first. Within a class callers take turns; a caller's own requests come in the
+order of the ordering. A caller that comes back does not catch up on turns it did not use (start-time fair queueing).
+"""
 
 from collections import deque
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import count
 
 from halffull.core.contracts import Context, Ordering
 from halffull.core.exchange import Exchange
 
+Place = tuple[float, float, int, Exchange]
+
+
+class _Caller:
+    """The requests of one caller in one class."""
+
+    __slots__ = ("heap", "turn")
+
+    def __init__(self, turn: float) -> None:
+        self.heap: list[Place] = []
+        self.turn = turn
+
+
+class _Class:
+    """The callers of one priority class, by whose turn it is."""
+
+    def __init__(self) -> None:
+        self.callers: dict[str, _Caller] = {}
+        self.turns: list[tuple[float, int, str]] = []
+        self.clock = 0.0
+
 
 class Queue:
-    """Exchanges that wait for a replica. Left ones stay in the heap until they surface, so leaving is O(1)."""
+    """Exchanges that wait for a replica. Left ones stay in the heaps until they surface, so leaving is O(1)."""
 
-    def __init__(self, ordering: Ordering) -> None:
+    def __init__(self, ordering: Ordering, *, fair: bool = True) -> None:
+        """`fair`: callers take turns; else all are one."""
         self._ordering = ordering
-        self._heap: list[tuple[float, float, int, Exchange]] = []
+        self._fair = fair
+        self._classes: dict[int, _Class] = {}
         self._waiting: dict[Exchange, float] = {}
         self._by_entry: deque[tuple[float, Exchange]] = deque()
         self._ticket = count()
@@ -30,20 +57,33 @@ class Queue:
         self._waiting[exchange] = now
         self._by_entry.append((now, exchange))
         self.bytes += exchange.request.body_bytes
-        heappush(self._heap, self._entry(exchange, context))
+        self._file(exchange, context)
 
     def leave(self, exchange: Exchange) -> None:
         """Take it out, wherever it is; nothing if it does not wait."""
         if self._waiting.pop(exchange, None) is not None:
             self.bytes -= exchange.request.body_bytes
 
-    def first(self) -> Exchange | None:
-        """The one to offer next; it stays in the queue."""
-        while self._heap:
-            exchange = self._heap[0][3]
-            if exchange in self._waiting:
+    def pop(self) -> Exchange | None:
+        """Take out the one whose turn it is."""
+        for priority in sorted(self._classes):
+            group = self._classes[priority]
+            while group.turns:
+                turn, _, name = group.turns[0]
+                caller = group.callers[name]
+                while caller.heap and caller.heap[0][3] not in self._waiting:
+                    heappop(caller.heap)
+                heappop(group.turns)
+                if not caller.heap:
+                    del group.callers[name]
+                    continue
+                exchange = heappop(caller.heap)[3]
+                group.clock = turn
+                caller.turn = turn + 1
+                heappush(group.turns, (caller.turn, next(self._ticket), name))
+                self.leave(exchange)
                 return exchange
-            heappop(self._heap)
+            del self._classes[priority]
         return None
 
     def entered_before(self, moment: float) -> Iterator[Exchange]:
@@ -57,12 +97,19 @@ class Queue:
             else:
                 yield exchange
 
-    def reorder(self, ordering: Ordering, context: Context) -> None:
+    def reorder(self, ordering: Ordering, context: Context, *, fair: bool) -> None:
         """Change the ordering; nobody leaves."""
-        self._ordering = ordering
-        self._heap = [self._entry(exchange, context) for exchange in self._waiting]
-        heapify(self._heap)
+        self._ordering, self._fair = ordering, fair
+        self._classes = {}
+        for exchange in self._waiting:
+            self._file(exchange, context)
 
-    def _entry(self, exchange: Exchange, context: Context) -> tuple[float, float, int, Exchange]:
+    def _file(self, exchange: Exchange, context: Context) -> None:
         request = exchange.request
-        return (self._ordering.key(request, context), request.arrived, next(self._ticket), exchange)
+        group = self._classes.setdefault(request.priority, _Class())
+        name = request.caller if self._fair else ""
+        caller = group.callers.get(name)
+        if caller is None:
+            caller = group.callers[name] = _Caller(group.clock)
+            heappush(group.turns, (caller.turn, next(self._ticket), name))
+        heappush(caller.heap, (self._ordering.key(request, context), request.arrived, next(self._ticket), exchange))

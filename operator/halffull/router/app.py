@@ -32,6 +32,7 @@ from halffull.router.discovery import address
 from halffull.router.endpoints import Saved
 from halffull.router.engine_client import EngineClient
 from halffull.router.fleet import Fleet
+from halffull.router.inspector import Inspector
 from halffull.router.kube import ApiServer
 from halffull.router.proxy import Proxy, Settings
 from halffull.router.scrape import Plan, Scraper
@@ -103,6 +104,7 @@ class Router:
             now=now,
             rng=rng,
         )
+        self._inspector = Inspector(self._proxy, lambda: self._scraper.plan, now)
         self._config = Config(self._apply)
         self._source = self._config_source(rng)
         self._report = Report(
@@ -130,6 +132,7 @@ class Router:
                 stack.callback(self._loop.create_task(again(work, name)).cancel)
             stack.callback(self._scraper.close)
             stack.callback(self._applier.close)
+            stack.callback(self._inspector.close)
             await self._until_configured()
             if not self._stopping.is_set():
                 tls = self._options.tls
@@ -206,6 +209,7 @@ class Router:
     def _tick(self) -> None:
         self._loop.call_later(TICK_S, self._tick)
         self._proxy.tick()
+        self._inspector.take()
 
     async def _housekeep(self) -> None:
         """Once a second: stale signals, the certificate, and counters of replicas that are gone."""

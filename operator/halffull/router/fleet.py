@@ -138,11 +138,7 @@ class Fleet:
         for name, endpoint in self._endpoints.items():
             replica = self.replicas[name]
             replica.weight = self._balance.get(name, NEUTRAL).weight
-            state, suspended = self._state(endpoint), name in out
-            # A suspicion of the data path stands until discovery says something new.
-            if replica.state is not state and not (replica.state is State.SUSPECT and state is State.READY):
-                replica.state = state
-            replica.suspended = suspended
+            replica.state, replica.suspended = self._state(endpoint), name in out
             self._host.refresh(replica)
 
     def _taken_out(self) -> frozenset[str]:

@@ -5,11 +5,13 @@ dispatcher decides; there is no task per request. Prompts and answers are relaye
 """
 
 import re
+from math import ceil
 from typing import TYPE_CHECKING
 
 from halffull.core.books import Replica
 from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange
+from halffull.core.faults import Blame, Fault
 from halffull.core.values import Request
 from halffull.engines.base import Path, aborted
 from halffull.router import dialect, framing, prompt
@@ -181,13 +183,15 @@ class Passage:
         """No connection to the replica could be opened."""
         exchange = self.exchange
         if exchange is not None and exchange.replica is replica and exchange.attempts == attempt:
-            self._try_elsewhere(Failure(Reason.ENGINE_UNREACHABLE, f"The engine could not be reached: {reason}."))
+            self._fault(Fault.UNREACHABLE, reason)
 
     # --- 6. relay: called by the connection to the engine
 
     def answer_head(self, status: int, headers: Headers) -> None:
         """Note the answer's head; it goes out when the answer has started."""
         answer, fields = self._answer, dict(headers)
+        if self.exchange is not None and self.exchange.replica is not None:
+            self.exchange.replica.health.heard = True
         answer.status = status
         answer.events = fields.get(b"content-type", b"").startswith(b"text/event-stream")
         retry_after = fields.get(b"retry-after", b"")
@@ -216,7 +220,7 @@ class Passage:
                 self._start()
                 return
             if meaning is not Event.OPENING:
-                self._try_elsewhere(Failure(Reason.ENGINE_BUSY, "The engine took no request."))
+                self._fault(Fault.BUSY_IN_STREAM if meaning is Event.BUSY else Fault.ABORTED)
                 return
         if self._answer.held_bytes > HELD_BYTES:
             self._start()
@@ -234,11 +238,14 @@ class Passage:
         self._answer.unread = b""
         held, self._answer.held = b"".join(self._answer.held), []
         self._relay(held)
+        if proxy.dispatcher.queue:
+            proxy.release()  # a replica whose trial this was takes more now
 
     def _relay(self, data: bytes) -> None:
         answer = self._answer
         self._client.write(framing.chunk(data) if answer.chunked else data)
-        if answer.events and self.exchange is not None:
+        if answer.events and self.exchange is not None and self.exchange.replica is not None:
+            self.exchange.replica.health.heard = True
             self._proxy.dispatcher.progressed(self.exchange, data.count(b"data:"))
             if b'"usage"' in data:
                 answer.usage_in = data
@@ -251,7 +258,7 @@ class Passage:
         self._upstream = None
         if self._flowing:
             if self._answer.events and not self._answer.closed:
-                self._break(Failure(Reason.ENGINE_BROKEN, "The engine ended the stream early."))
+                self._fault(Fault.CUT)
                 return
             if self._answer.chunked:
                 self._client.write(framing.LAST_CHUNK)
@@ -260,14 +267,11 @@ class Passage:
             return
         body = b"".join(self._answer.held)
         if self._answer.status in {429, 503}:
-            self._try_elsewhere(
-                Failure(Reason.ENGINE_BUSY, "Every engine is busy.", retry_after_s=self._answer.retry_after_s or 1),
-                closed_s=self._answer.retry_after_s,
-            )
+            self._fault(Fault.BUSY, pause_s=self._answer.retry_after_s)
         elif self._answer.events and not dialect.ends(self._kind.dialect, body):
-            self._try_elsewhere(Failure(Reason.ENGINE_BROKEN, "The engine ended the stream early."))
+            self._fault(Fault.CUT)
         elif self._answer.status == 200 and aborted(body):
-            self._try_elsewhere(Failure(Reason.ENGINE_BUSY, "The engine gave the request up."))
+            self._fault(Fault.ABORTED)
         else:
             self._answer_whole(body)
 
@@ -317,33 +321,41 @@ class Passage:
         exchange = self.exchange
         if exchange is None or exchange.replica is None:
             return
-        if self._flowing:
-            self._break(Failure(Reason.ENGINE_BROKEN, f"The engine broke off: {reason}."))
-        elif reused and not self._reconnected and exchange.request.resendable:
+        if not self._flowing and reused and not self._reconnected and exchange.request.resendable:
             # The engine closed a resting connection just as we used it: that says nothing of the engine.
             self._reconnected = True
             self._proxy.engines.connect(exchange.replica, self, exchange.attempts)
         else:
-            self._try_elsewhere(Failure(Reason.ENGINE_BROKEN, f"The engine gave no answer: {reason}."))
+            self._fault(Fault.LOST, reason)
 
-    def _try_elsewhere(self, failure: Failure, closed_s: float = 0.0) -> None:
-        """Nothing has started: the dispatcher moves the request, or lets it fail."""
-        proxy, exchange = self._proxy, self.exchange
+    def replica_died(self, why: str) -> None:
+        """Its replica was found dead."""
+        self._fault(Fault.SILENT, why)
+
+    def _fault(self, fault: Fault, detail: str = "", pause_s: float = 0.0) -> None:
+        """Do what the table of faults says: try elsewhere what has not started, end with an error what has."""
+        exchange, treatment = self.exchange, fault.treatment
         if exchange is None or exchange.replica is None:
+            return
+        message = f"{treatment.message}: {detail}." if detail else f"{treatment.message}."
+        retry_after_s = max(ceil(pause_s), 1) if treatment.blame is Blame.BUSY else None
+        failure = Failure(treatment.reason, message, retry_after_s=retry_after_s)
+        self._proxy.telemetry.of(exchange.replica.name).failures += 1
+        if self._flowing:
+            self._break(failure, fault)
             return
         self._drop_upstream()
         self._answer = Answer()  # what came so far does not count
-        proxy.telemetry.moves[failure.reason.header] += 1
-        proxy.telemetry.of(exchange.replica.name).failures += 1
-        proxy.carry_out(proxy.dispatcher.not_started(exchange, failure, proxy.clock(), closed_s))
+        self._proxy.telemetry.moves[treatment.reason.header] += 1
+        self._proxy.carry_out(
+            self._proxy.dispatcher.not_started(exchange, failure, fault, self._proxy.clock(), pause_s)
+        )
 
-    def _break(self, failure: Failure) -> None:
+    def _break(self, failure: Failure, fault: Fault | None = None) -> None:
         """The answer has started: it ends with an error that the client can see, never silently."""
         proxy, exchange = self._proxy, self.exchange
         if exchange is None:
             return
-        if exchange.replica is not None:
-            proxy.telemetry.of(exchange.replica.name).failures += 1
         proxy.telemetry.failures[failure.reason.header] += 1
         self._drop_upstream()
         self._leave()
@@ -353,7 +365,7 @@ class Passage:
             self._client.end()
         else:
             self._client.abort()
-        proxy.carry_out(proxy.dispatcher.broken(exchange, failure, proxy.clock()))
+        proxy.carry_out(proxy.dispatcher.broken(exchange, failure, proxy.clock(), fault))
 
     def fail(self, failure: Failure) -> None:
         """Answer with an error; the dispatcher holds nothing of this request."""
@@ -373,13 +385,13 @@ class Passage:
 
     def client_gone(self) -> None:
         """Nobody waits for the answer: close to the engine, which frees the GPU."""
-        proxy = self._proxy
-        exchange = self.exchange
+        proxy, exchange = self._proxy, self.exchange
+        if exchange is None:
+            return
         proxy.telemetry.cancelled += 1
         self._drop_upstream()
         self._leave()
-        if exchange is not None:
-            proxy.carry_out(proxy.dispatcher.cancel(exchange, proxy.clock()))
+        proxy.carry_out(proxy.dispatcher.cancel(exchange, proxy.clock()))
 
     def pause(self) -> None:
         """The client reads slower than the engine writes: let the engine wait."""

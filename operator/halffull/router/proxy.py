@@ -113,6 +113,12 @@ class Proxy:
         self.dispatcher.refresh(replica, self.clock())
         self.release()
 
+    def died(self, replica: Replica, why: str) -> None:
+        """The replica was found dead: what it holds is tried elsewhere, or ends with an error."""
+        for passage in list(self.passages):
+            if passage.exchange is not None and passage.exchange.replica is replica:
+                passage.replica_died(why)
+
     def release(self) -> None:
         """Send what the queue holds to replicas that can take it."""
         self.carry_out(self.dispatcher.release(self.clock()))

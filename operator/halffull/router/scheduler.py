@@ -59,6 +59,8 @@ def limits(document: RouterConfig) -> Limits:
         queue_timeout_s=queue.timeout_seconds,
         no_replica_s=queue.no_replica_seconds,
         attempts=document.router.retries.attempts,
+        budget_percent=document.router.retries.budget_percent,
+        budget_minimum=document.router.retries.budget_minimum,
     )
 
 

@@ -56,6 +56,11 @@ class Scraper:
         self.scrapes = 0
         self.failures = 0
 
+    @property
+    def plan(self) -> Plan:
+        """How engines are asked now."""
+        return self._plan
+
     def configure(self, plan: Plan) -> None:
         """Go on by another plan."""
         self._plan = plan

@@ -120,7 +120,7 @@ class Report:
         return {
             "name": replica.name,
             "address": replica.address,
-            "state": replica.state.value,
+            "state": replica.shown.value,
             "inFlight": replica.in_flight,
             "prefillTokens": replica.prefill_tokens,
             "waitingPromptTokens": replica.waiting_prompt_tokens,

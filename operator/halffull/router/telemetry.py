@@ -113,6 +113,8 @@ class Telemetry:
         """reasons of errors that the router itself answered"""
         self.moves: Counter[str] = Counter()
         """reasons for trying another replica"""
+        self.verdicts: Counter[tuple[str, str]] = Counter()
+        """(replica, verdict) of every change of what the data path thinks of a replica"""
         self.connections = 0
         """client connections open now"""
         self.replicas: dict[str, ReplicaCounters] = {}
