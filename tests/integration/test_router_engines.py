@@ -34,12 +34,14 @@ class Engine:
     def __init__(self) -> None:
         self.port = 0
         self.healthy = True
+        self.probes = 0
         self.metrics: str | None = METRICS
         self.models: Any = {"data": [{"id": "m"}, {"id": "m-lora"}]}
         self.keys: set[str | None] = set()
 
     def application(self) -> web.Application:
         async def health(_: web.Request) -> web.Response:
+            self.probes += 1
             return web.Response(status=200 if self.healthy else 503)
 
         async def metrics(request: web.Request) -> web.Response:
@@ -186,6 +188,18 @@ async def test_an_endpoint_that_is_not_there_is_down_from_the_start_and_does_not
         async with following(there, away) as found:
             await until(lambda: found.states == {there: State.READY, away: State.DOWN})
             assert len(found.sets) == 1
+
+
+async def test_an_endpoint_that_never_was_ready_stays_down_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "PROBE_INTERVAL_S", 0.02)
+    engine = Engine()
+    engine.healthy = False
+    async with serving(engine), following(f"127.0.0.1:{engine.port}") as found:
+        await until(lambda: engine.probes > 5)
+        assert set(found.states.values()) == {State.DOWN}
+        assert len(found.sets) == 1
+        engine.healthy = True
+        await until(lambda: set(found.states.values()) == {State.READY})
 
 
 def test_kept_endpoints_are_read_back_for_the_same_service_only(tmp_path: Path) -> None:

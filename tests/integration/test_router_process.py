@@ -21,7 +21,7 @@ from processes import Running, running
 from routers import address, admin, readiness, ready_replicas, status, write_config
 
 Eventually = Callable[..., None]
-LONG: dict[str, Any] = {"prompt": "Is the GPU half full?", "max_tokens": 2000, "extra_body": {"ignore_eos": True}}
+LONG: dict[str, Any] = {"prompt": "Is the GPU half full?", "max_tokens": 8000, "extra_body": {"ignore_eos": True}}
 
 
 def engine(folder: Path) -> Any:
