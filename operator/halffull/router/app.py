@@ -218,11 +218,9 @@ class Router:
             self._fleet.check_signals()
             if self._options.tls:
                 self._options.tls.renew()
-            counters = self._proxy.telemetry.replicas
             exchanges = [passage.exchange for passage in self._proxy.passages]
             busy = {exchange.replica.name for exchange in exchanges if exchange and exchange.replica}
-            for name in counters.keys() - self._fleet.replicas.keys() - busy:
-                del counters[name]
+            self._proxy.telemetry.keep(self._fleet.replicas.keys() | busy)
 
     def _tokens(self) -> dict[str, Any]:
         ratio = self._proxy.ratio

@@ -80,7 +80,7 @@ class RouterCollector(Collector):
         replicas = sorted(report.fleet.replicas.items())
         states = GaugeMetricFamily(PREFIX + "replicas", "replicas by state", labels=["state"])
         for state in State:
-            states.add_metric([state.value], sum(replica.state is state for _, replica in replicas))
+            states.add_metric([state.value], sum(replica.shown is state for _, replica in replicas))
         yield states
         for name, text, read in _REPLICA_GAUGES:
             family = GaugeMetricFamily(PREFIX + "replica_" + name, text, labels=["replica"])
@@ -103,6 +103,14 @@ class RouterCollector(Collector):
             for replica, counters in rows:
                 family.add_metric([replica], read(counters))
             yield family
+        verdicts = CounterMetricFamily(
+            PREFIX + "replica_verdicts",
+            "times the data path came to another view of a replica",
+            labels=["replica", "verdict"],
+        )
+        for (replica, verdict), count in sorted(self._report.telemetry.verdicts.items()):
+            verdicts.add_metric([replica, verdict], count)
+        yield verdicts
         yield _histograms("ttft_seconds", "arrival to first token, streamed answers", [(r, c.ttft) for r, c in rows])
         yield _histograms("tpot_seconds", "time per output token after the first", [(r, c.tpot) for r, c in rows])
 

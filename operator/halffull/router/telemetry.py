@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 TTFT_BUCKETS = (
@@ -126,3 +127,10 @@ class Telemetry:
         if found is None:
             found = self.replicas[replica] = ReplicaCounters()
         return found
+
+    def keep(self, replicas: AbstractSet[str]) -> None:
+        """Forget the counters of all other replicas, which have left: names of pods are without bound."""
+        for name in self.replicas.keys() - replicas:
+            del self.replicas[name]
+        for key in [key for key in self.verdicts if key[0] not in replicas]:
+            del self.verdicts[key]

@@ -81,15 +81,6 @@ def test_the_same_name_at_another_address_is_another_replica(world: World) -> No
     assert world.books.replicas["a"].host == "10.0.0.2"
 
 
-def test_a_suspicion_stands_until_discovery_says_something_else(world: World) -> None:
-    world.found(a=State.READY, b=State.READY)
-    world.books.replicas["a"].state = State.SUSPECT
-    world.found(a=State.READY, b=State.DOWN)
-    assert world.books.replicas["a"].state is State.SUSPECT
-    world.found(a=State.DRAINING, b=State.DOWN)
-    assert world.books.replicas["a"].state is State.DRAINING
-
-
 async def test_weights_and_suspensions_apply_also_to_who_joins_later(world: World) -> None:
     world.found(a=State.READY)
     world.fleet.balance(balance(a={"weight": 0.5}, b={"suspended": True}, c={"drain": True}))

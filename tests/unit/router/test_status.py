@@ -81,6 +81,7 @@ class World:
         self.telemetry.answers["/v1/completions", 200] = 2
         self.telemetry.failures["queue_full"] = 1
         self.telemetry.moves["engine_busy"] = 4
+        self.telemetry.verdicts["a", "suspect"] = 1
         for seconds in (0.1, 0.2, 0.3):
             self.telemetry.of("a").first_token(self.now, seconds)
         self.telemetry.of("a").first_token(self.now - 60, 9.0)
@@ -198,6 +199,7 @@ async def test_metrics_are_the_counters(world: World, client: TestClient[Any, An
     assert samples["halffull_router_errors_total", "queue_full"] == 1
     assert samples["halffull_router_moves_total", "engine_busy"] == 4
     assert samples["halffull_router_replicas", "Ready"] == 1
+    assert samples["halffull_router_replica_verdicts_total", "a", "suspect"] == 1
     assert samples["halffull_router_replica_in_flight", "a"] == 1
     assert samples["halffull_router_ttft_seconds_bucket", "0.2", "a"] == 2
     assert samples["halffull_router_ttft_seconds_bucket", "+Inf", "a"] == 4
@@ -206,3 +208,11 @@ async def test_metrics_are_the_counters(world: World, client: TestClient[Any, An
     assert ("halffull_router_replica_kv_tokens", "a") not in samples
     assert families["halffull_router_ttft_seconds"].type == "histogram"
     assert "process_resident_memory_bytes" in families
+
+
+def test_counters_of_replicas_that_left_are_forgotten(world: World) -> None:
+    world.serve()
+    world.telemetry.of("b").requests = 1
+    world.telemetry.keep({"b"})
+    assert list(world.telemetry.replicas) == ["b"]
+    assert not world.telemetry.verdicts
