@@ -14,7 +14,7 @@ import aiohttp
 
 from halffull.local.answer import Answer
 from halffull.local.prompts import Prompts
-from halffull.local.trace import Call
+from halffull.sim.trace import Call
 
 
 @dataclass(frozen=True, slots=True)

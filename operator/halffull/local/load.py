@@ -19,7 +19,7 @@ from halffull.local.client import Client, Outcome, Target
 from halffull.local.prompts import Prompts
 from halffull.local.replay import Replay
 from halffull.local.report import Slo, lines, report
-from halffull.local.trace import RECORDED, Call, TraceError, read_trace, recorded_lengths
+from halffull.sim.trace import RECORDED, Call, TraceError, read_trace, recorded_lengths
 
 SYNTHETIC = "synthetic"
 PROGRESS_S = 1.0

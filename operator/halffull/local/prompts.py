@@ -6,7 +6,7 @@ practically every vocabulary, and four bytes, which is the usual length of a tok
 
 from random import Random
 
-from halffull.local.trace import BLOCK_TOKENS, Call
+from halffull.sim.trace import BLOCK_TOKENS, Call
 
 WORDS = """
 the and for are but not you all any can had her was one our out day get has him his how man new now old see two

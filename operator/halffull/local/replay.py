@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from random import Random
 
 from halffull.local.client import Client, Outcome
-from halffull.local.trace import Call
+from halffull.sim.trace import Call
 
 
 class Replay:

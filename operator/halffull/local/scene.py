@@ -17,7 +17,7 @@ import yaml
 from halffull.local import workload
 from halffull.local.engines import HOST, STOP_S, Recipe, Replica
 from halffull.local.process import Guard, Process, Say
-from halffull.local.trace import Call, recorded_lengths
+from halffull.sim.trace import Call, recorded_lengths
 
 MODEL = "llama-3.1-8b"
 NAME = "demo"

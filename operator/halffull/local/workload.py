@@ -8,7 +8,7 @@ from itertools import accumulate, chain, islice, repeat, takewhile
 from math import log
 from random import Random
 
-from halffull.local.trace import Call
+from halffull.sim.trace import Call
 
 
 def lognormal_lengths(count: int, prompt_tokens: float, output_tokens: float, spread: float, rng: Random) -> list[Call]:

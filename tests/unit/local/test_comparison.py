@@ -2,7 +2,7 @@
 
 from halffull.local.client import Outcome
 from halffull.local.comparison import Windows, compare, lines
-from halffull.local.trace import Call
+from halffull.sim.trace import Call
 
 WINDOWS = Windows((10.0, 20.0), (30.0, 40.0))
 

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from halffull.local.client import Outcome
 from halffull.local.live import Moment, Recent, Screen
-from halffull.local.trace import Call
+from halffull.sim.trace import Call
 
 NAMES = {"b:1": "engine 0", "a:1": "engine 1 (slower)"}
 

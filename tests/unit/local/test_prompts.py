@@ -3,7 +3,7 @@
 import pytest
 
 from halffull.local.prompts import Prompts
-from halffull.local.trace import BLOCK_TOKENS, Call
+from halffull.sim.trace import BLOCK_TOKENS, Call
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 8, 9, 700, 70_000, 140_000])

@@ -4,7 +4,7 @@ import pytest
 
 from halffull.local.client import Outcome
 from halffull.local.report import Slo, lines, percentile, report
-from halffull.local.trace import Call
+from halffull.sim.trace import Call
 
 SLO = Slo(ttft_s=1.0, tpot_s=0.1)
 

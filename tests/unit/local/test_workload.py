@@ -7,7 +7,7 @@ from statistics import median, pstdev
 import pytest
 
 from halffull.local import workload
-from halffull.local.trace import Call
+from halffull.sim.trace import Call
 
 CALLS = [Call(0.0, 10, 1), Call(1.0, 20, 2), Call(4.0, 30, 3)]
 

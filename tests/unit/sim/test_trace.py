@@ -2,7 +2,7 @@
 
 import pytest
 
-from halffull.local.trace import RECORDED, Call, TraceError, parse_trace, read_trace, recorded_lengths
+from halffull.sim.trace import RECORDED, Call, TraceError, parse_trace, read_trace, recorded_lengths
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:04.0319600,3180,8

@@ -1,4 +1,4 @@
-"""Reads recorded traces: what arrives when, how long its prompt and its answer are. Called by `workload`.
+"""Reads recorded traces: what arrives when, how long its prompt and its answer are. Called by `simulate` and `load`.
 
 Two forms are known, told apart by the first line: Azure's CSV (`TIMESTAMP,ContextTokens,GeneratedTokens`; the sample
 that ships with halffull has no TIMESTAMP) and Mooncake's JSON lines (`timestamp` in ms, `input_length`,
@@ -49,7 +49,7 @@ def read_trace(path: Path) -> list[Call]:
 
 def recorded_lengths(name: str) -> list[Call]:
     """The requests of a trace that ships with halffull, all at time 0: it has no arrivals."""
-    file = resources.files("halffull.local") / "recorded" / RECORDED[name]
+    file = resources.files("halffull.sim") / "recorded" / RECORDED[name]
     return parse_trace(file.read_text(encoding="utf-8"), RECORDED[name])
 
 
