@@ -1,0 +1,106 @@
+"""Engines that fall silent before a real router process: a stopped one, a mute one; and busy ones that are left alone."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from processes import Running, running
+from routers import address, status, write_config
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "tell me"}], "stream": True, "ignore_eos": True}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.1)
+
+
+async def chat(session: aiohttp.ClientSession, router: Running, **fields: Any) -> tuple[str, str, str]:
+    """Return the replica, all text, and the code of the error that ended it, if any."""
+    async with session.post(router.url + "/v1/chat/completions", json=CHAT | fields) as answer:
+        assert answer.status == 200, await answer.text()
+        text, code, replica = "", "", answer.headers["x-halffull-replica"]
+        async for line in answer.content:
+            data = line.removeprefix(b"data: ").strip()
+            if not data or data == b"[DONE]":
+                continue
+            event = json.loads(data)
+            if "error" in event:
+                code = event["error"]["code"]
+            for choice in event.get("choices", ()):
+                text += choice["delta"].get("content") or ""
+        return replica, text, code
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[tuple[Running, list[Running]]]:
+    with ExitStack() as stack:
+        options = ("--model", "m", "--max-num-seqs", "4", "--mute-on-sigterm")
+        engines = [stack.enter_context(running(tmp_path / name, "engine", *options)) for name in ("a", "b")]
+        write_config(
+            tmp_path / "config.json",
+            [address(engine) for engine in engines],
+            scheduling={"policy": "round-robin", "signals": {"intervalSeconds": 0.5}},
+        )
+        router = stack.enter_context(running(tmp_path / "router", "router", "--config", str(tmp_path / "config.json")))
+        yield router, engines
+        for engine in engines:
+            os.kill(engine.process.pid, signal.SIGCONT)
+
+
+def state(router: Running, engine: Running) -> str:
+    return next(r["state"] for r in status(router)["replicas"] if r["name"] == address(engine))
+
+
+@pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGTERM], ids=["stopped", "mute"])
+async def test_a_silent_engine_is_found_and_what_it_holds_moved_or_ended(
+    fleet: tuple[Running, list[Running]], fault: signal.Signals
+) -> None:
+    router, (sick, well) = fleet
+    await until(lambda: state(router, sick) == state(router, well) == "Ready")
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)) as session:
+        # Ten on each of two engines that run four at once: both hold started and waiting requests.
+        running_ = [asyncio.create_task(chat(session, router, max_tokens=400)) for _ in range(20)]
+        await until(lambda: sum(r["decoding"] for r in status(router)["replicas"]) >= 8)
+        os.kill(sick.process.pid, fault)
+        await until(lambda: state(router, sick) in {"Suspect", "Down"})
+        answers = await asyncio.gather(*running_)
+
+    started_on_sick = [a for a in answers if a[2]]
+    whole = [a for a in answers if not a[2]]
+    assert {a[2] for a in started_on_sick} == {"engine_silent"}
+    assert {a[0] for a in started_on_sick} == {address(sick)}
+    assert len(started_on_sick) == 4
+    assert {a[0] for a in whole} == {address(well)}
+    assert len({len(a[1].split()) for a in whole}) == 1
+    assert status(router)["requests"]["moved"] == {"engine_silent": 6}
+    if fault is signal.SIGSTOP:
+        assert state(router, sick) == "Down"
+        os.kill(sick.process.pid, signal.SIGCONT)
+        await until(lambda: state(router, sick) == "Ready")
+
+
+async def test_a_long_plain_answer_and_a_full_engine_are_left_alone(fleet: tuple[Running, list[Running]]) -> None:
+    router, engines = fleet
+    await until(lambda: all(state(router, engine) == "Ready" for engine in engines))
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)) as session:
+
+        async def plain() -> int:
+            body = CHAT | {"stream": False, "max_tokens": 600}
+            async with session.post(router.url + "/v1/chat/completions", json=body) as answer:
+                return (await answer.json())["usage"]["completion_tokens"]
+
+        tokens = await asyncio.gather(*(plain() for _ in range(8)))
+
+    assert tokens == [600] * 8
+    assert status(router)["requests"]["moved"] == {}
+    assert all(state(router, engine) == "Ready" for engine in engines)
