@@ -73,6 +73,7 @@ def _args(owner: ModelDeployment) -> list[str]:
         f"--port={names.ROUTER_PORT}",
         f"--admin-port={names.ADMIN_PORT}",
         *([f"--workers={router.workers}"] if router.workers > 1 else []),
+        *([f"--tls={TLS_FOLDER}"] if router.tls else []),
     ]
 
 
