@@ -23,7 +23,7 @@ def run(fleet: FakeFleet, seconds: float):
 
 @pytest.mark.parametrize("costs", [A100, H100, SMALL], ids=["a100", "h100", "small"])
 @pytest.mark.parametrize("shortest", [False, True], ids=["by-weight", "shortest-line"])
-@pytest.mark.parametrize(("load", "exact"), [(0.4, True), (0.8, True), (0.4, False)])
+@pytest.mark.parametrize(("load", "exact"), [(0.05, True), (0.4, True), (0.8, True), (0.4, False)])
 def test_a_replica_three_times_slower_is_found(costs, shortest, load, exact):
     engines = {f"r{index}": Engine(costs, tells_token_seconds=exact) for index in range(4)}
     engines["r2"].speed = 1 / 3

@@ -6,14 +6,14 @@ Weights carry slow facts only, here a replica's relative speed: load as told by 
     fleet = observe(fleet, {name: Reading(...), ...}, now)     # after each round of scrapes
     fleet, decision = rebalance(fleet, now, Settings())
 
-How speed is found: while a replica runs at least two requests, the work that its token counters moved through is divided
-by the time it took. Idle time is left out, so an idle replica does not look slow; without enough evidence nothing is
-concluded and its weight stays.
+How speed is found: the work that a replica's token counters moved through is divided by the time that it was busy. Idle
+time is left out, so an idle replica does not look slow; without enough evidence nothing is concluded and its weight stays.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import exp
 
 from halffull.core.values import Signals
 
@@ -25,7 +25,7 @@ DECODE_WORK = 0.5
 KV_WORK = 0.001
 """work of reading one token's KV in a step, in units of a prompt token (0.001 to 0.0017)"""
 MIN_RUNNING = 2.0
-"""with fewer requests at both ends of an interval it may have been idle in between"""
+"""where an engine does not tell the time between tokens: with fewer requests at both ends it may have been idle in between"""
 LONGEST_INTERVAL_S = 120.0
 """readings further apart say nothing about what was between"""
 
@@ -74,10 +74,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """What a replica did between two readings, at work throughout."""
+    """What a replica did between two readings."""
 
     until: float
-    seconds: float
+    busy_s: float
+    """time in which it worked"""
     prompt: float
     """prompt tokens computed; prefixes found in the cache cost nothing"""
     generated: float
@@ -86,10 +87,10 @@ class Interval:
     """time between tokens summed over requests; where the engine does not tell it, from the running requests at both ends"""
     kv: float
     """mean of the KV tokens in use; 0 where unknown"""
-    counted: bool
+    counted: bool = True
     """whether tokens were counted by the engine; else `prompt` is the routers' estimate"""
-    coarse: bool
-    """whether `token_seconds` is an estimate"""
+    coarse: bool = False
+    """whether `busy_s` and `token_seconds` are estimates from the running requests"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +188,9 @@ def _read(page: Page, reading: Reading, now: float, limits: Settings) -> Page:
     else:
         interval = _interval(page, reading, now)
         evidence = (*evidence, interval) if interval else evidence
-    busy = sum(interval.seconds for interval in evidence)
-    while evidence and (busy - evidence[0].seconds >= limits.window_s or now - evidence[0].until > limits.memory_s):
-        busy -= evidence[0].seconds
+    busy = sum(interval.busy_s for interval in evidence)
+    while evidence and (busy - evidence[0].busy_s >= limits.window_s or now - evidence[0].until > limits.memory_s):
+        busy -= evidence[0].busy_s
         evidence = evidence[1:]
     read_at = now if reading.signals is not None else page.read_at
     return replace(page, read_at=read_at, last_at=now, last=reading, evidence=evidence)
@@ -208,28 +209,33 @@ def _restarted(before: Signals | None, after: Signals | None) -> bool:
 
 
 def _interval(page: Page, reading: Reading, now: float) -> Interval | None:
-    """Return what the replica did since its last reading; None where it may have been idle, or nothing is known."""
+    """Return what the replica did since its last reading; None where it did nothing, or nothing is known.
+
+    The time between tokens, summed over requests, is the mean number B of requests that decoded, times the interval's
+    length. At random arrivals that number is about Poisson distributed, so the replica was idle a share exp(-B).
+    """
     seconds = now - page.last_at
     before, after = page.last.signals, reading.signals
     if not 0 < seconds <= LONGEST_INTERVAL_S or before is None or after is None:
         return None
-    if min(before.running or page.last.in_flight, after.running or reading.in_flight) < MIN_RUNNING:
-        return None
-    running = max(1.0, ((before.running or 0.0) + (after.running or 0.0)) / 2)
     kv = (_kv_in_use(before) + _kv_in_use(after)) / 2
     prompt = _since(before.prompt_tokens, after.prompt_tokens)
     generated = _since(before.generation_tokens, after.generation_tokens)
+    token_seconds = _since(before.token_seconds, after.token_seconds)
     if prompt is not None and generated is not None:
-        cached = _since(before.prefix_hits, after.prefix_hits) or 0.0
-        computed = max(0.0, prompt - cached)
-        between = _since(before.token_seconds, after.token_seconds)
-        return Interval(
-            now, seconds, computed, generated, between or running * seconds, kv, counted=True, coarse=between is None
-        )
+        prompt = max(0.0, prompt - (_since(before.prefix_hits, after.prefix_hits) or 0.0))
+        if token_seconds is not None:
+            busy_s = seconds * (1 - exp(-token_seconds / seconds))
+            return Interval(now, busy_s, prompt, generated, token_seconds, kv) if token_seconds > 0 else None
+    least = min(before.running or page.last.in_flight, after.running or reading.in_flight)
+    if least < MIN_RUNNING:
+        return None
+    running = max(least, ((before.running or 0.0) + (after.running or 0.0)) / 2)
+    if prompt is not None and generated is not None:
+        return Interval(now, seconds, prompt, generated, running * seconds, kv, coarse=True)
     if reading.prefill_rate:
-        return Interval(
-            now, seconds, reading.prefill_rate * seconds, 0.0, running * seconds, 0.0, counted=False, coarse=True
-        )
+        learned = reading.prefill_rate * seconds
+        return Interval(now, seconds, learned, 0.0, running * seconds, 0.0, counted=False, coarse=True)
     return None
 
 
@@ -266,15 +272,15 @@ def _speed(evidence: tuple[Interval, ...], limits: Settings, *, counted: bool) -
     A step lasts as long as the time between a request's tokens: busy time over that time are the steps.
     """
     used = [interval for interval in evidence if interval.counted is counted]
-    seconds = sum(interval.seconds for interval in used)
-    if seconds < limits.evidence_s:
+    busy = sum(interval.busy_s for interval in used)
+    if busy < limits.evidence_s:
         return None
     generated = sum(interval.generated for interval in used)
     prompt = sum(interval.prompt for interval in used)
     token_seconds = sum(interval.token_seconds for interval in used)
-    kv = sum(interval.kv * interval.seconds for interval in used) / seconds
-    steps = seconds * generated / token_seconds
-    return (prompt + DECODE_WORK * generated + steps * (STEP_WORK + KV_WORK * kv)) / seconds
+    kv = sum(interval.kv * interval.busy_s for interval in used) / busy
+    steps = busy * generated / token_seconds
+    return (prompt + DECODE_WORK * generated + steps * (STEP_WORK + KV_WORK * kv)) / busy
 
 
 def _mark(page: Page, now: float, limits: Settings) -> Mark:

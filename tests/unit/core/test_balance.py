@@ -197,6 +197,6 @@ def test_settings_are_the_callers():
     for now in (0, 5, 10):
         state = observe(state, {"a": working(now, 1), "b": working(now, 0.5)}, now)
 
-    _, decision = rebalance(state, 10, Settings(evidence_s=10, lowest=0.6))
+    _, decision = rebalance(state, 10, Settings(evidence_s=9, lowest=0.6))
 
     assert decision.weights == {"a": 1.0, "b": 0.6}
