@@ -101,7 +101,7 @@ class Up:
 
     def children(self):
         """Process id -> command line of the engines and routers."""
-        table = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+        table = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
         rows = [line.split(None, 2) for line in table.stdout.splitlines()]
         return {int(pid): args for pid, parent, args in rows if int(parent) == self.process.pid and "halffull" in args}
 
