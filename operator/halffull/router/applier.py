@@ -141,6 +141,7 @@ def _settings(document: RouterConfig) -> Settings:
             head_bytes=limits.head_bytes,
             headers=limits.headers,
             body_bytes=limits.body_bytes,
+            connections=limits.connections,
             head_s=limits.head_seconds,
             body_s=limits.body_seconds,
             idle_s=limits.idle_seconds,

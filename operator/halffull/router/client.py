@@ -1,33 +1,40 @@
 """Connections of clients: the server side of HTTP/1.1 as an asyncio Protocol.
 
-Reads one request after the other, whole, and hands it to the `Server` (which is `proxy.Proxy`); answers go out in the order
-of requests. What is ambiguous is refused and the connection closed.
+Reads one request after the other, whole, and hands it to the `Server` (which is `proxy.Proxy`); `head` and `body` judge the
+bytes. What is ambiguous is refused and the connection closed. Of a client that sends its next requests before it has its
+answer, a little is kept unread, then it has to wait. A client that ends its sending side is taken to be gone: the end is all
+that one sees of a client that leaves, and an engine must not generate for nobody.
 """
 
 import asyncio
-from collections import deque
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-import httptools
-
 from halffull.core.errors import Failure, Reason
-from halffull.router import framing
-from halffull.router.framing import Headers
+from halffull.router import framing, head
+from halffull.router.body import Body, Chunked, Sized, too_large
+from halffull.router.head import Head
 
 NEVER = float("inf")
-GONE = float("-inf")
-LINGER_S = 2.0
+AHEAD_BYTES = 64 << 10
+"""what a client may send before its last answer is complete; one read may exceed it"""
+LINGER_IDLE_S = 2.0
+LINGER_S = 30.0
+"""how long a client that was refused may go on sending, so that it gets to read why; and without a pause of LINGER_IDLE_S"""
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What a client may do; from `spec.router.limits`."""
+    """What clients may do; from `spec.router.limits`."""
 
     head_bytes: int = 64 << 10
     headers: int = 128
     body_bytes: int = 64 << 20
+    connections: int = 10_000
+    """client connections of this process; further ones are closed at once"""
     head_s: float = 15.0
     """seconds for a request's head, from its first byte"""
     body_s: float = 60.0
@@ -36,22 +43,6 @@ class ClientLimits:
     """seconds that a connection may rest between requests"""
     age_s: float = 3600.0
     """seconds after which a connection is closed at its next answer, so that a Service spreads over routers"""
-    pipelined: int = 16
-    """requests read ahead of their answers"""
-
-
-@dataclass(slots=True)
-class Head:
-    """Method, target and headers of one request."""
-
-    method: bytes
-    target: bytes
-    path: str
-    headers: Headers
-    chunked_ok: bool
-    """the client speaks HTTP/1.1 and so reads chunked bodies"""
-    fields: dict[bytes, bytes]
-    """the same headers by name; of several with one name, the last"""
 
 
 class Answering(Protocol):
@@ -74,8 +65,8 @@ class Server(Protocol):
     closing: bool
     """connections end with their next answer"""
 
-    def opened(self, client: "Client") -> None:
-        """A client connected."""
+    def opened(self, client: "Client") -> bool:
+        """A client connected; return whether it may stay."""
 
     def closed(self, client: "Client") -> None:
         """A client's connection is gone."""
@@ -91,28 +82,27 @@ class Server(Protocol):
 
 
 class Client(asyncio.Protocol):
-    """One client connection."""
+    """One client connection. It waits for a head, reads a body, or is answered; when answered, it waits again or is last."""
 
     def __init__(self, server: Server, clock: Callable[[], float]) -> None:
         self._server = server
         self._clock = clock
-        self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
+        self._born = 0.0
+        self._unread = b""
+        """a part of a head, or what was sent ahead"""
+        self._held = False
+        """it has sent too much ahead; nothing is read from it"""
         self._head: Head | None = None
-        self._target = b""
-        self._headers: Headers = []
-        self._head_bytes = 0
-        self._head_limit = server.limits.head_bytes
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._reading = False
-        self._ahead: deque[tuple[Head, bytes, Failure | None]] = deque()
+        """of the request whose body is being read"""
+        self._body: Body | None = None
+        self._current: Head | None = None
+        """of the request that is being answered"""
         self._last = False
         """no further request is read"""
-        self._lingers = False
-        """the client may still be sending what was refused"""
-        self._born = 0.0
-        self._current: Head | None = None
+        self._refused = False
+        """we end the connection, and the client may still be sending"""
+        self._lingers_until = 0.0
         self.answering: Answering | None = None
         """who writes the current answer, if it takes time"""
         self.deadline = NEVER
@@ -126,27 +116,30 @@ class Client(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._born = self._clock()
         self.deadline = self._born + self._server.limits.head_s
-        self._server.opened(self)
+        if not self._server.opened(self):
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio: parse; what cannot be parsed is answered with 400 and the connection closed."""
+        """Called by asyncio."""
         if self._last:
-            return  # what follows the last request is not looked at
-        try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            self._refuse(Failure(Reason.BAD_REQUEST, "The request is not valid HTTP/1.1."))
-        self._next()
+            self._linger()
+        elif self._current is not None or self.paused:
+            self._keep(data)
+        elif self._body is not None:
+            self._read_body(data)
+        else:
+            self._read_head(data)
+
+    def eof_received(self) -> None:
+        """Called by asyncio."""
+        self._gone()
+        self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
         self._transport = None
-        self.deadline = GONE
-        self._ahead.clear()
-        answering, self.answering = self.answering, None
         self._server.closed(self)
-        if answering is not None:
-            answering.client_gone()
+        self._gone()
 
     def pause_writing(self) -> None:
         """Called by asyncio."""
@@ -159,92 +152,140 @@ class Client(asyncio.Protocol):
         self.paused = False
         if self.answering is not None:
             self.answering.resume()
+        elif self._unread or self._held:
+            self._next()
 
     def expired(self, now: float) -> None:
         """Called by the wheel: the client was slow, or rested for too long."""
-        self.deadline = NEVER
-        if self._reading:
-            self._refuse(Failure(Reason.SLOW_CLIENT, "The request did not arrive in time."))
-            self._next()
-        elif self._current is None:
+        if (self._body is not None or self._unread) and not (self._last or self.paused):
+            self._refuse(head.NO_HEAD, Failure(Reason.SLOW_CLIENT, "The request did not arrive in time."))
+        elif self._transport is not None and self._transport.is_closing():
+            self.abort()  # it does not even read its last answer
+        else:
             self.close()
 
-    # --- httptools
+    # --- requests
 
-    def on_message_begin(self) -> None:
-        """Called by the parser."""
-        self._reading = True
-        self._target, self._headers, self._head_bytes = b"", [], 0
-        self._head, self._body, self._body_bytes = None, [], 0
-        if self._current is None:
-            self.deadline = self._clock() + self._server.limits.head_s
-
-    def on_url(self, url: bytes) -> None:
-        """Called by the parser."""
-        self._target += url
-        self._head_bytes += len(url)
-        if self._head_bytes > self._head_limit:
-            self._head_too_large()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser."""
-        self._headers.append((name.lower(), value))
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._head_limit:
-            self._head_too_large()
-
-    def on_headers_complete(self) -> None:
-        """Called by the parser: refuse early what need not be read."""
-        if self._last or self._offers_upgrade():
+    def _read_head(self, data: bytes) -> None:
+        """Read a request from its first byte on."""
+        seen = len(self._unread)
+        if seen:
+            data = self._unread + data
+        elif data[:1] == b"\r":
+            data = data[cast("re.Match[bytes]", _EMPTY_LINES.match(data)).end() :]
+        limits = self._server.limits
+        end = data.find(b"\r\n\r\n", max(seen - 3, 0)) + 4
+        if end < 4 or end > limits.head_bytes:
+            self._await_head(data, seen)
             return
-        if len(self._headers) > self._server.limits.headers:
-            self._head_too_large()
-        version, method = self._parser.get_http_version(), self._parser.get_method()
-        failure = framing.examine(version, method, self._target, self._headers)
-        path = framing.path_of(self._target)
-        head = Head(method, self._target, path, self._headers, version == "1.1", dict(self._headers))
-        if failure is None:
-            self._head = head
-            failure = self._server.examine(head) or self._expectation(head)
+        self._unread = b""
+        found = head.read(data[:end], limits.headers)
+        if isinstance(found, Failure):
+            self._refuse(head.NO_HEAD, found)
+            return
+        length = found.length
+        failure = self._server.examine(found) or self._examine(found)
+        if failure is not None and length != 0:
+            self._refuse(found, failure)
+        elif length is not None and len(data) - end >= length:
+            self._take(found, data[end : end + length], data[end + length :], failure)
+        else:
+            self._await_body(found, data[end:])
+
+    def _await_head(self, data: bytes, seen: int) -> None:
+        """A head is not whole yet, or too large."""
+        if len(data) > self._server.limits.head_bytes:
+            self._refuse(head.NO_HEAD, Failure(Reason.HEAD_TOO_LARGE, "The request's head is too large."))
+            return
+        failure = head.spoiled(data, max(seen - 1, 0))
         if failure is not None:
-            self._refuse(failure)
-        elif self._current is None:
-            self.deadline = self._clock() + self._server.limits.body_s
-
-    def on_body(self, data: bytes) -> None:
-        """Called by the parser."""
-        self._body_bytes += len(data)
-        if self._body_bytes <= self._server.limits.body_bytes:
-            self._body.append(data)
-        elif not self._last:
-            self._refuse(self._too_large())
-
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        if self._offers_upgrade():
+            self._refuse(head.NO_HEAD, failure)
             return
-        self._reading = False
-        if self._last or self._head is None:
+        if data and not seen:
+            self.deadline = self._clock() + self._server.limits.head_s
+        self._unread = data
+
+    def _await_body(self, found: Head, data: bytes) -> None:
+        """A head is whole, its body is not."""
+        limits = self._server.limits
+        self.deadline = self._clock() + limits.body_s
+        self._head = found
+        self._body = Chunked(limits.body_bytes) if found.length is None else Sized(found.length)
+        if not data and found.modern and b"expect" in found.fields:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._read_body(data)
+
+    def _read_body(self, data: bytes) -> None:
+        body, found = self._body, self._head
+        if body is None or found is None:
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        if not self._parser.should_keep_alive():
+        rest = body.feed(data)
+        if isinstance(rest, bytes):
+            self._head = self._body = None
+            self._take(found, body.whole(), rest)
+        elif rest is not None:
+            self._refuse(found, rest)
+
+    def _examine(self, found: Head) -> Failure | None:
+        """Refuse what need not be read."""
+        most = self._server.limits.body_bytes
+        if found.length is not None and found.length > most:
+            return too_large(most)
+        expected = found.fields.get(b"expect")
+        if expected is not None and expected.lower() != b"100-continue":
+            return Failure(Reason.EXPECTATION_FAILED, "Only 'Expect: 100-continue' is known.")
+        return None
+
+    def _take(self, found: Head, body: bytes, ahead: bytes, failure: Failure | None = None) -> None:
+        """A request is whole: hand it over. One without a body that is refused by its head costs no connection."""
+        self._current = found
+        self.deadline = NEVER
+        self._unread = ahead
+        if not found.persists:
             self._last = True
-        self._ahead.append((self._head, body, None))
-        self._head, self._body = None, []
-        if len(self._ahead) > self._server.limits.pipelined:
-            self._refuse(Failure(Reason.BAD_REQUEST, "Too many requests are pipelined."))
+        if failure is None:
+            self._server.handle(self, found, body)
+        else:
+            self._server.refuse(self, found, failure)
+
+    def _refuse(self, found: Head, failure: Failure) -> None:
+        """Answer with an error, then close: what else comes cannot be trusted, or is a body that nobody wants."""
+        self._head = self._body = None
+        self._current = found
+        self.deadline = NEVER
+        self._unread = b""
+        self._last = self._refused = True
+        self._server.refuse(self, found, failure)
+
+    def _keep(self, data: bytes) -> None:
+        """The client sends ahead of its answers."""
+        self._unread += data
+        if len(self._unread) > AHEAD_BYTES and self._transport is not None:
+            self._held = True
+            self._transport.pause_reading()
+
+    def _next(self) -> None:
+        """Read what was sent ahead."""
+        if self._current is not None or self._last or self.paused or self._transport is None:
+            return
+        if self._held:
+            self._held = False
+            self._transport.resume_reading()
+        data, self._unread = self._unread, b""
+        if data:
+            self.data_received(data)
 
     # --- answers, for the server
 
     def respond(self, status: int, lines: Iterable[bytes], body: bytes) -> None:
         """Send a whole answer."""
-        head = self._answer_head(status, lines, len(body), chunked=False)
-        self.write(head if self._current is not None and self._current.method == b"HEAD" else head + body)
+        answer = self._answer_head(status, lines, len(body), chunked=False)
+        self.write(answer if self._current is not None and self._current.method == b"HEAD" else answer + body)
         self.end()
 
     def begin(self, status: int, lines: Iterable[bytes]) -> bool:
         """Send the head of an answer whose length is not known; return whether its body is to be chunked."""
-        chunked = self._current is not None and self._current.chunked_ok
+        chunked = self._current is not None and self._current.modern
         self.write(self._answer_head(status, lines, None, chunked=chunked))
         return chunked
 
@@ -257,14 +298,16 @@ class Client(asyncio.Protocol):
         """The answer is complete; go on with the next request."""
         self._current = None
         self.answering = None
-        self.deadline = self._clock() + self._server.limits.idle_s
-        if self._last and not self._ahead:
+        if self._last:
             self._leave()
-        elif self._ahead:
+            return
+        self.deadline = self._clock() + self._server.limits.idle_s
+        if self._unread or self._held:
             asyncio.get_running_loop().call_soon(self._next)
 
     def close(self) -> None:
         """Close after what is written."""
+        self.deadline = self._clock() + LINGER_S
         if self._transport is not None:
             self._transport.close()
 
@@ -276,82 +319,41 @@ class Client(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether it has no request, not even a part of one."""
-        return self._current is None and not self._reading and not self._ahead
+        return self._current is None and self._body is None and not self._unread
 
     # --- inside
 
-    def _feed(self, data: bytes) -> None:
-        """Parse. An offer to upgrade is ignored, as RFC 9110 section 7.8 allows: curl and Java's client offer h2c.
-
-        The parser stops at such a request's body; another one reads the request again without the offer.
-        """
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stopped:
-            if self._last:
-                return
-            method, version = self._parser.get_method(), self._parser.get_http_version().encode()
-            lines = [b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade"]
-            head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self._target, version, b"".join(lines))
-            self._parser = httptools.HttpRequestParser(self)
-            self._feed(head + data[stopped.args[0] :])
-
-    def _offers_upgrade(self) -> bool:
-        """Whether the parser will stop at the end of this head. (At CONNECT too, which is refused by its method.)"""
-        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
-
-    def _next(self) -> None:
-        if self._current is not None or not self._ahead or self._transport is None:
-            return
-        head, body, failure = self._ahead.popleft()
-        self._current = head
+    def _gone(self) -> None:
         self.deadline = NEVER
-        if failure is not None:
-            self._server.refuse(self, head, failure)
-        else:
-            self._server.handle(self, head, body)
-
-    def _refuse(self, failure: Failure) -> None:
-        """Answer with an error after the answers before it, then close: the rest of the stream cannot be trusted."""
-        if self._last:
-            return
-        self._last, self._reading = True, False
-        self._lingers = True
-        head = Head(b"", b"", "", [], chunked_ok=False, fields={}) if self._head is None else self._head
-        self._ahead.append((head, b"", failure))
+        self._unread = b""
+        self._head = self._body = None
+        self._last = True
+        answering, self.answering = self.answering, None
+        if answering is not None:
+            answering.client_gone()
 
     def _leave(self) -> None:
-        """Close. Where the client may still be sending, wait a little, or it would not get to read the answer."""
-        if self._lingers and self._transport is not None and self._transport.can_write_eof():
-            self._transport.write_eof()
-            self.deadline = self._clock() + LINGER_S
-        else:
+        """Close. Where the client may still be sending, wait a little, or a reset would take the answer from it."""
+        if not self._refused or self._transport is None:
             self.close()
+            return
+        if self._held:
+            self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._lingers_until = self._clock() + LINGER_S
+        self._linger()
+
+    def _linger(self) -> None:
+        """What follows the last request is not looked at."""
+        if self._current is None and self._refused:
+            self.deadline = min(self._clock() + LINGER_IDLE_S, self._lingers_until)
 
     def _answer_head(self, status: int, lines: Iterable[bytes], length: int | None, *, chunked: bool) -> bytes:
-        close = self._ends() or (length is None and not chunked)
-        if close:
+        if not self._last and (self._server.closing or self._clock() - self._born > self._server.limits.age_s):
+            self._last = self._refused = True
+        if length is None and not chunked:
             self._last = True
-            self._ahead.clear()
-        return framing.response_head(status, lines, length, chunked=chunked, close=close)
-
-    def _ends(self) -> bool:
-        old = self._clock() - self._born > self._server.limits.age_s
-        return (self._last and not self._ahead) or self._server.closing or old
-
-    def _head_too_large(self) -> None:
-        self._refuse(Failure(Reason.HEAD_TOO_LARGE, "The request's head is too large."))
-        raise httptools.HttpParserError("head too large")
-
-    def _too_large(self) -> Failure:
-        return Failure(Reason.BODY_TOO_LARGE, f"The body exceeds {self._server.limits.body_bytes} bytes.")
-
-    def _expectation(self, head: Head) -> Failure | None:
-        if int(head.fields.get(b"content-length", 0)) > self._server.limits.body_bytes:
-            return self._too_large()
-        expected = head.fields.get(b"expect")
-        if expected and expected.lower() != b"100-continue":
-            return Failure(Reason.EXPECTATION_FAILED, "Only 'Expect: 100-continue' is known.")
-        if expected and self._current is None and not self._ahead:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return None
+        if self._last:
+            self._unread = b""
+        return framing.response_head(status, lines, length, chunked=chunked, close=self._last)

@@ -1,14 +1,7 @@
-"""HTTP/1.1 messages as bytes: what a request's head may be, and how we write heads. Pure; `client` and `proxy` call it.
+"""HTTP/1.1 messages that we write: heads of requests and answers, chunks. Pure; `client`, `proxy` and `passage` call it."""
 
-The parser (llhttp at default strictness) refuses malformed syntax; `examine` refuses what it lets through but two parties
-may read differently (RFC 9112 sections 3.2, 6.1, 7.1 and 11).
-"""
-
-import re
 from collections.abc import Iterable
 from http import HTTPStatus
-
-from halffull.core.errors import Failure, Reason
 
 Headers = list[tuple[bytes, bytes]]
 """names in lower case"""
@@ -27,50 +20,14 @@ HOP_BY_HOP = frozenset(
     }
 )
 """meant for one connection only (RFC 9110 section 7.6.1)"""
-REWRITTEN = frozenset({b"content-length", b"host", b"expect"})
-"""written anew, or answered by us"""
+REWRITTEN = frozenset({b"content-length", b"host", b"expect", b"x-halffull-priority", b"x-halffull-caller"})
+"""written anew, or meant for us"""
 OURS = frozenset({b"x-request-id", b"x-halffull-replica", b"x-halffull-reason"})
 """headers of answers that only the router sets"""
 
 _DROPPED = HOP_BY_HOP | REWRITTEN | OURS
 JSON = b"content-type: application/json\r\n"
-_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]+\Z")
-_MISREAD = frozenset({b"content_length", b"transfer_encoding", b"host_"})
-"""names that some servers read as framing headers"""
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-
-def examine(version: str, method: bytes, target: bytes, headers: Headers) -> Failure | None:
-    """Return why a request's head is refused, or None."""
-    if version not in {"1.1", "1.0"}:
-        return _refused("HTTP version must be 1.0 or 1.1.")
-    hosts = 0
-    host = b""
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-            host = value
-        elif name == b"transfer-encoding":
-            if version == "1.0" or value.lower() != b"chunked":
-                return _refused("Transfer-Encoding must be 'chunked', and only on HTTP/1.1.")
-        elif name in _MISREAD:
-            return _refused("Header names of framing have no underscore.")
-    if hosts != 1 or not _HOST.match(host):
-        return _refused("Exactly one valid Host header is needed.")
-    if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
-        return None
-    scheme, _, rest = target.partition(b"://")
-    if scheme.lower() in {b"http", b"https"} and re.split(rb"[/?#]", rest, maxsplit=1)[0].lower() == host.lower():
-        return None
-    return _refused("The request target must be a path, or an URL of the same host.")
-
-
-def path_of(target: bytes) -> str:
-    """Return the path of an examined target, without its query."""
-    if target[:1] != b"/" and b"://" in target:
-        rest = target.partition(b"://")[2]
-        target = b"/" + rest.partition(b"/")[2]
-    return target.partition(b"?")[0].decode("latin-1")
 
 
 def passed_on(headers: Headers, connection: bytes | None) -> bytes:
@@ -124,7 +81,3 @@ def chunk(data: bytes) -> bytes:
 
 
 LAST_CHUNK = b"0\r\n\r\n"
-
-
-def _refused(message: str) -> Failure:
-    return Failure(Reason.BAD_REQUEST, message)

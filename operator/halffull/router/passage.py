@@ -15,9 +15,11 @@ from halffull.core.faults import Blame, Fault
 from halffull.core.values import Request
 from halffull.engines.base import Path, aborted
 from halffull.router import dialect, framing, prompt
-from halffull.router.client import Client, Head
+from halffull.router.answer import Answer
+from halffull.router.client import Client
 from halffull.router.dialect import Event
 from halffull.router.framing import Headers
+from halffull.router.head import Head
 from halffull.router.telemetry import Decision
 from halffull.router.upstream import Upstream
 

@@ -19,8 +19,9 @@ from halffull.core.exchange import Exchange, Phase
 from halffull.core.values import State
 from halffull.engines.base import Adapter, Dialect
 from halffull.router import dialect, framing
-from halffull.router.client import Client, ClientLimits, Head
+from halffull.router.client import Client, ClientLimits
 from halffull.router.engines import Engines
+from halffull.router.head import Head
 from halffull.router.passage import Passage
 from halffull.router.telemetry import Telemetry
 
@@ -143,9 +144,10 @@ class Proxy:
 
     # --- for `client`
 
-    def opened(self, client: Client) -> None:
-        """A client connected."""
+    def opened(self, client: Client) -> bool:
+        """A client connected; return whether it may stay."""
         self.clients.add(client)
+        return len(self.clients) <= self.limits.connections
 
     def closed(self, client: Client) -> None:
         """A client's connection is gone."""
