@@ -521,3 +521,42 @@ async def test_a_client_that_does_not_read_holds_the_engine_back() -> None:
             await asyncio.sleep(0.3)
         assert sent < 64 << 20
         writer.transport.abort()
+
+
+async def test_classes_and_callers_order_the_queue() -> None:
+    order: list[bytes] = []
+
+    async def note(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        order.append(request.rsplit(b'"content":"', 1)[1][:2])
+        assert b"x-halffull" not in request
+        await whole(PLAIN)(request, reader, writer)
+
+    engine = Engine(note)
+    async with world(engine, gate=1) as w:
+        replica = w.proxy.dispatcher.books.replicas["r0"]
+        replica.suspended = True
+        w.proxy.refresh(replica)
+        waiting = []
+        for name, caller, priority in [
+            ("a1", "a", "0"),
+            ("a2", "a", "0"),
+            ("a3", "a", "0"),
+            ("b1", "b", "0"),
+            ("u1", "c", "-1"),
+        ]:
+            body = b'{"messages":[{"content":"%b"}]}' % name.encode()
+            extra = f"x-halffull-caller: {caller}\r\nx-halffull-priority: {priority}\r\n".encode()
+            waiting.append(asyncio.create_task(w.post(body, extra=extra)))
+            await until(lambda: len(w.proxy.dispatcher.queue) == len(waiting))
+        replica.suspended = False
+        w.proxy.refresh(replica)
+        assert {(await answer)[0] for answer in waiting} == {200}
+        assert order == [b"u1", b"a1", b"b1", b"a2", b"a3"]
+
+
+async def test_a_class_must_be_a_number() -> None:
+    async with world(Engine(whole(PLAIN))) as w:
+        status, headers, body = await w.post(CHAT % b"false", extra=b"x-halffull-priority: high\r\n")
+
+        assert (status, headers["x-halffull-reason"]) == (400, "bad_request")
+        assert b"x-halffull-priority" in body

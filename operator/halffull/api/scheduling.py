@@ -60,6 +60,8 @@ class QueueLimits(Document):
     """Seconds that a request waits for a replica before it gets 504."""
     no_replica_seconds: SecondsOrZero = 10.0
     """Seconds that a request waits while no replica is ready at all before it gets 503."""
+    fairness: Literal["callers", "none"] = "callers"
+    """Who takes turns in the queue: callers (by header x-halffull-caller, else the API key, else the field user), or none: all requests are one line."""
 
 
 class Slo(Document):

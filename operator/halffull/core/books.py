@@ -37,6 +37,7 @@ class Replica:
         "place",
         "port",
         "prefill_rate",
+        "prefill_rate_told",
         "prefill_tokens",
         "signals",
         "signals_at",
@@ -71,6 +72,8 @@ class Replica:
         """[K] KV cache capacity; None: unknown"""
         self.prefill_rate = PREFILL_RATE
         """[v] learned prompt tokens per second"""
+        self.prefill_rate_told: float | None = None
+        """what the user says instead; nothing is learned then"""
         self.max_sequences = max_sequences
         """sequences that the engine runs at once"""
         self.streams = 0
@@ -122,7 +125,7 @@ class Replica:
         To be called before `started`.
         """
         self._prefilled.add(prompt_tokens, now - self._busy_since, now)
-        self.prefill_rate = self._prefilled.value(fleet_rate, PRIOR_TOKENS)
+        self.prefill_rate = self.prefill_rate_told or self._prefilled.value(fleet_rate, PRIOR_TOKENS)
 
     def unsent(self, prompt_tokens: int) -> None:
         """A request that had not started left without a first token."""
@@ -159,7 +162,7 @@ class Books:
 
     def add(self, replica: Replica) -> None:
         """Open a page; the replica is taken to be as fast as the fleet until it shows otherwise."""
-        replica.prefill_rate = self.fleet_rate
+        replica.prefill_rate = replica.prefill_rate_told or self.fleet_rate
         self.replicas[replica.name] = replica
         self._rates += replica.prefill_rate
 

@@ -52,6 +52,10 @@ class Ratio:
         self.evidence = 0
         """pieces of evidence seen"""
 
+    def restart(self, prior: float) -> None:
+        """Begin anew from another prior."""
+        self._over, self.evidence = prior * self._under, 0
+
     def add(self, over: float, under: float) -> None:
         """Learn from one piece, e.g. `over` bytes of prompt that were `under` tokens."""
         self._over = self._over * self._keep + over

@@ -105,6 +105,12 @@ class Adapter:
         """Whether a request's path is one of `admin_paths` or lies below one (`/slots/0`)."""
         return path in self.admin_paths or any(path.startswith(admin + "/") for admin in self.admin_paths)
 
+    def label(self, path: str) -> str:
+        """Return the path, or the prefix that it falls under: one of few, fit for a metric's label; `other` where it is neither."""
+        if path in self.paths:
+            return path
+        return next((prefix for prefix in self.prefixes if path.startswith(prefix)), "other")
+
     def limits(self, args: Sequence[str]) -> tuple[int | None, int | None]:
         """Return (max_sequences, max_batched_tokens) as the container's command and arguments set them."""
         return flag_number(args, self.sequence_flags), flag_number(args, self.batched_token_flags)

@@ -26,48 +26,7 @@ from halffull.router.upstream import Upstream
 if TYPE_CHECKING:
     from halffull.router.proxy import Proxy
 
-HELD_BYTES = 256 << 10
-"""of an answer that has not started; beyond it the answer counts as started"""
-_EVENT_END = re.compile(rb"\r?\n\r?\n")
-
-
-class Answer:
-    """What has come of an engine's answer."""
-
-    __slots__ = (
-        "chunked",
-        "closed",
-        "events",
-        "held",
-        "held_bytes",
-        "lines",
-        "retry_after_s",
-        "status",
-        "tail",
-        "unread",
-        "usage_in",
-    )
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.lines = b""
-        """its headers, as lines for the client"""
-        self.events = False
-        """it is a stream of server-sent events"""
-        self.retry_after_s = 0
-        self.held: list[bytes] = []
-        """body that came before the answer started"""
-        self.held_bytes = 0
-        self.unread = b""
-        """the part of it that is not a whole event yet"""
-        self.chunked = False
-        """the client gets it in chunks"""
-        self.closed = False
-        """the event that closes the stream has come"""
-        self.tail = b""
-        """the last bytes before that, since the event may come in two pieces"""
-        self.usage_in = b""
-        """the last piece that told usage"""
+_PRIORITY = re.compile(rb"-?[0-9]{1,3}\Z")
 
 
 class Passage:
@@ -81,6 +40,7 @@ class Passage:
         "_head",
         "_kind",
         "_lines",
+        "_priority",
         "_prompt",
         "_proxy",
         "_reconnected",
@@ -98,6 +58,7 @@ class Passage:
         self._kind = kind
         self._body = body
         self._lines = b""
+        self._priority = 0
         self._prompt = prompt.Prompt()
         self.request_id = proxy.request_id(head)
         self.arrived = proxy.clock()
@@ -112,8 +73,15 @@ class Passage:
     # --- 1. parse
 
     def parse(self) -> Failure | None:
-        """Read of the body what scheduling needs; return why the request is refused, if it is."""
+        """Read of head and body what scheduling needs; return why the request is refused, if it is."""
         proxy, head = self._proxy, self._head
+        priority = head.fields.get(b"x-halffull-priority")
+        if priority is not None:
+            if not _PRIORITY.match(priority):
+                return Failure(
+                    Reason.BAD_REQUEST, "x-halffull-priority must be an integer from -999 to 999, lower first."
+                )
+            self._priority = int(priority)
         content_type = head.fields.get(b"content-type")
         if head.method == b"POST" and (not content_type or b"json" in content_type):
             found = prompt.read(self._body)
@@ -141,7 +109,8 @@ class Passage:
             max_tokens=read.max_tokens,
             body_bytes=len(self._body),
             resendable=self._kind.resendable,
-            caller=prompt.caller(self._head.fields.get(b"authorization", b""), read.user),
+            priority=self._priority,
+            caller=prompt.caller(self._head.fields, read.user),
             pinned=proxy.maker(read.continues or self._head.path.rpartition("/")[2]),
         )
         self.exchange = proxy.dispatcher.arrive(request, self.arrived, self)
@@ -191,41 +160,20 @@ class Passage:
 
     def answer_head(self, status: int, headers: Headers) -> None:
         """Note the answer's head; it goes out when the answer has started."""
-        answer, fields = self._answer, dict(headers)
         if self.exchange is not None and self.exchange.replica is not None:
             self.exchange.replica.health.heard = True
-        answer.status = status
-        answer.events = fields.get(b"content-type", b"").startswith(b"text/event-stream")
-        retry_after = fields.get(b"retry-after", b"")
-        answer.retry_after_s = int(retry_after) if retry_after.isdigit() else 0
-        answer.lines = framing.passed_on(headers, fields.get(b"connection"))
+        self._answer.begin(status, headers)
 
     def answer_data(self, data: bytes) -> None:
         """Pass a piece of the answer on, or hold it back until the answer has started."""
         if self._flowing:
             self._relay(data)
             return
-        self._answer.held.append(data)
-        self._answer.held_bytes += len(data)
-        if self._answer.events:
-            self._look_for_start(data)
-        elif self._answer.held_bytes > HELD_BYTES:
+        meaning = self._answer.hold(data, self._kind.dialect)
+        if meaning is Event.STARTED:
             self._start()
-
-    def _look_for_start(self, data: bytes) -> None:
-        """Held back are events without generated text: they are neither a first token nor bytes for the client."""
-        self._answer.unread += data
-        while (end := _EVENT_END.search(self._answer.unread)) is not None:
-            event, self._answer.unread = self._answer.unread[: end.start()], self._answer.unread[end.end() :]
-            meaning = dialect.meaning(self._kind.dialect, event)
-            if meaning is Event.STARTED:
-                self._start()
-                return
-            if meaning is not Event.OPENING:
-                self._fault(Fault.BUSY_IN_STREAM if meaning is Event.BUSY else Fault.ABORTED)
-                return
-        if self._answer.held_bytes > HELD_BYTES:
-            self._start()
+        elif meaning is not Event.OPENING:
+            self._fault(Fault.BUSY_IN_STREAM if meaning is Event.BUSY else Fault.ABORTED)
 
     def _start(self) -> None:
         """The answer has started: from here on the request cannot be moved."""
@@ -237,23 +185,16 @@ class Passage:
             proxy.telemetry.of(exchange.replica.name).first_token(now, now - self.arrived)
         self._flowing = True
         self._answer.chunked = self._client.begin(self._answer.status, self._own_lines())
-        self._answer.unread = b""
-        held, self._answer.held = b"".join(self._answer.held), []
-        self._relay(held)
+        self._relay(self._answer.release())
         if proxy.dispatcher.queue:
             proxy.release()  # a replica whose trial this was takes more now
 
     def _relay(self, data: bytes) -> None:
-        answer = self._answer
+        answer, exchange = self._answer, self.exchange
         self._client.write(framing.chunk(data) if answer.chunked else data)
-        if answer.events and self.exchange is not None and self.exchange.replica is not None:
-            self.exchange.replica.health.heard = True
-            self._proxy.dispatcher.progressed(self.exchange, data.count(b"data:"))
-            if b'"usage"' in data:
-                answer.usage_in = data
-            if not answer.closed:
-                answer.closed = dialect.ends(self._kind.dialect, answer.tail + data)
-                answer.tail = data[-dialect.LONGEST_END :]
+        if answer.events and exchange is not None and exchange.replica is not None:
+            exchange.replica.health.heard = True
+            self._proxy.dispatcher.progressed(exchange, answer.passed(data, self._kind.dialect))
 
     def answer_end(self) -> None:
         """The answer is complete by its framing; whether it is one, its content says."""
@@ -267,7 +208,7 @@ class Passage:
             self._account(*dialect.stream_usage(self._answer.usage_in))
             self._client.end()
             return
-        body = b"".join(self._answer.held)
+        body = self._answer.release()
         if self._answer.status in {429, 503}:
             self._fault(Fault.BUSY, pause_s=self._answer.retry_after_s)
         elif self._answer.events and not dialect.ends(self._kind.dialect, body):
@@ -301,7 +242,7 @@ class Passage:
         """Close the books of an answer that was relayed to its end; learn from its usage."""
         proxy, exchange, now = self._proxy, self.exchange, self._proxy.clock()
         proxy.telemetry.completed += 1
-        proxy.telemetry.answers[self._head.path, self._answer.status] += 1
+        proxy.telemetry.answers[proxy.adapter.label(self._head.path), self._answer.status] += 1
         if exchange is None or exchange.replica is None:
             return
         if generated is not None:

@@ -42,6 +42,8 @@ class Settings:
     model: str
     aliases: frozenset[str] = frozenset()
     """further names that clients may use for `model`"""
+    bytes_per_token: float = BYTES_PER_TOKEN
+    """of text, until answers say better"""
     request_s: float = 600.0
     """longest time from arrival to the end of an answer"""
     clients: ClientLimits = field(default_factory=ClientLimits)
@@ -60,7 +62,7 @@ class Proxy:
         self.clock = clock
         self.engines = Engines(clock)
         self.telemetry = Telemetry()
-        self.ratio = Ratio(BYTES_PER_TOKEN)
+        self.ratio = Ratio(settings.bytes_per_token)
         self.clients: set[Client] = set()
         self.passages: set[Passage] = set()
         """requests that are not answered yet"""
@@ -96,6 +98,8 @@ class Proxy:
 
     def configure(self, adapter: Adapter, settings: Settings) -> None:
         """Use another configuration from the next request on."""
+        if settings.bytes_per_token != self.settings.bytes_per_token:
+            self.ratio.restart(settings.bytes_per_token)
         self.adapter, self.settings, self.limits = adapter, settings, settings.clients
 
     def add(self, replica: Replica) -> None:
@@ -203,7 +207,7 @@ class Proxy:
         kind = self.adapter.path(head.path)
         status, reason = failure.reason.status, failure.reason.header
         self.telemetry.failures[reason] += 1
-        self.telemetry.answers[head.path if kind else "other", status] += 1
+        self.telemetry.answers[self.adapter.label(head.path), status] += 1
         lines = [framing.own_lines(request_id), b"x-halffull-reason: %b\r\n" % reason.encode(), framing.JSON]
         if failure.retry_after_s is not None:
             lines.append(b"retry-after: %d\r\n" % failure.retry_after_s)

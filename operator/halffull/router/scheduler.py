@@ -58,6 +58,7 @@ def limits(document: RouterConfig) -> Limits:
         queue_bytes=queue.max_bytes,
         queue_timeout_s=queue.timeout_seconds,
         no_replica_s=queue.no_replica_seconds,
+        queue_fair=queue.fairness == "callers",
         attempts=document.router.retries.attempts,
         budget_percent=document.router.retries.budget_percent,
         budget_minimum=document.router.retries.budget_minimum,

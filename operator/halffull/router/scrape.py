@@ -86,6 +86,7 @@ class Scraper:
         """Set what does not come from the engine's metrics."""
         limits = self._plan.limits
         replica.max_sequences = limits.max_sequences or self._plan.adapter.defaults.max_sequences
+        replica.prefill_rate_told = limits.prefill_tokens_per_second
         if limits.kv_tokens is not None:
             replica.kv_tokens = limits.kv_tokens
 

@@ -1,0 +1,78 @@
+"""What has come of an engine's answer, and what is still held back of it. `passage` keeps one per attempt.
+
+Events without generated text that open a stream are held back: they are neither a first token in the books nor bytes for the
+client, so a request whose engine gives up behind them can still be moved.
+"""
+
+import re
+
+from halffull.engines.base import Dialect
+from halffull.router import dialect, framing
+from halffull.router.dialect import Event
+from halffull.router.framing import Headers
+
+HELD_BYTES = 256 << 10
+"""of an answer that has not started; beyond it the answer counts as started"""
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+
+
+class Answer:
+    """One engine's answer to one request."""
+
+    __slots__ = ("_held", "_held_bytes", "_tail", "_unread", "chunked", "closed", "events", "lines", "retry_after_s", "status",
+                 "usage_in")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.lines = b""
+        """its headers, as lines for the client"""
+        self.events = False
+        """it is a stream of server-sent events"""
+        self.retry_after_s = 0
+        self.chunked = False
+        """the client gets it in chunks"""
+        self.closed = False
+        """the event that closes the stream has come"""
+        self.usage_in = b""
+        """the last piece that told usage"""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._unread = b""
+        self._tail = b""
+
+    def begin(self, status: int, headers: Headers) -> None:
+        """Note the head."""
+        fields = dict(headers)
+        self.status = status
+        self.events = fields.get(b"content-type", b"").startswith(b"text/event-stream")
+        retry_after = fields.get(b"retry-after", b"")
+        self.retry_after_s = int(retry_after) if retry_after.isdigit() else 0
+        self.lines = framing.passed_on(headers, fields.get(b"connection"))
+
+    def hold(self, data: bytes, api: Dialect) -> Event:
+        """Keep a piece of the body back; return what is known now: OPENING while the answer has not started."""
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self.events:
+            self._unread += data
+            while (end := _EVENT_END.search(self._unread)) is not None:
+                event, self._unread = self._unread[: end.start()], self._unread[end.end() :]
+                meaning = dialect.meaning(api, event)
+                if meaning is not Event.OPENING:
+                    return meaning
+        return Event.STARTED if self._held_bytes > HELD_BYTES else Event.OPENING
+
+    def release(self) -> bytes:
+        """Return what was held back."""
+        held, self._held, self._unread = self._held, [], b""
+        return held[0] if len(held) == 1 else b"".join(held)
+
+    def passed(self, data: bytes, api: Dialect) -> int:
+        """Note a piece of the stream that goes to the client; return its tokens, which are taken to be its events."""
+        if b'"usage"' in data:
+            self.usage_in = data
+        if not self.closed:
+            # The event may come in two pieces.
+            self.closed = dialect.ends(api, self._tail + data)
+            self._tail = data[-dialect.LONGEST_END :]
+        return data.count(b"data:")
