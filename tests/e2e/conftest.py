@@ -37,11 +37,17 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture
-def release(cluster: Cluster, image: str, root: Path, namespace: str) -> Iterator[list[str]]:
-    """The chart, installed; the arguments that an upgrade needs again. Uninstalled at the end, unless a test did."""
+def release(
+    cluster: Cluster, image: str, root: Path, namespace: str, request: pytest.FixtureRequest
+) -> Iterator[list[str]]:
+    """The chart, installed with the values of its indirect parameter; the arguments that an upgrade needs again.
+
+    Uninstalled at the end, unless a test did.
+    """
     repository, _, tag = image.rpartition(":")
     arguments = ["halffull", str(root / "charts" / "halffull"), "-n", RELEASE_NAMESPACE, "--wait", "--timeout", "3m"]
     arguments += ["--set", f"image.repository={repository}", "--set", f"image.tag={tag}"]
+    arguments += [word for value in getattr(request, "param", ()) for word in ("--set", value)]
     try:
         cluster.helm("install", "--create-namespace", *arguments)
     except CommandError as error:

@@ -13,6 +13,7 @@ NAMESPACE = "halffull-e2e"
 CHILDREN = "deploy,rs,pod,svc,endpointslice,cm,secret,sa,role,rolebinding,pdb,mdep,spol"
 GIVEN = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 """what every namespace holds"""
+CONDITIONS = {"Ready", "EnginesReady", "RouterReady", "PolicyApplied"}
 
 
 class CommandError(RuntimeError):
@@ -54,6 +55,34 @@ class Cluster:
         starts = [head.index(column) for column in head.split()]
         ends = [*starts[1:], None]
         return {column: line[start:end].strip() for column, start, end in zip(head.split(), starts, ends, strict=True)}
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The status of a ModelDeployment."""
+        return dict(self.get("mdep", name).get("status", {}))
+
+    def conditions(self, name: str) -> dict[str, str]:
+        """Status of each condition of a ModelDeployment, of those that speak of its present generation."""
+        document = self.get("mdep", name)
+        return {
+            condition["type"]: condition["status"]
+            for condition in document.get("status", {}).get("conditions", [])
+            if condition["observedGeneration"] == document["metadata"]["generation"]
+        }
+
+    def is_well(self, name: str) -> bool:
+        """Whether all conditions of a ModelDeployment are True."""
+        found = self.conditions(name)
+        return found.keys() >= CONDITIONS and set(found.values()) == {"True"}
+
+    def replica_states(self, name: str) -> dict[str, str]:
+        """State of each replica, as the status of a ModelDeployment says."""
+        return {replica["name"]: replica["state"] for replica in self.status(name).get("replicas", [])}
+
+    def set_policy(self, name: str, policy: str) -> float:
+        """Edit the policy; return after how many seconds all routers had applied it."""
+        patch = {"spec": {"scheduling": {"policy": policy}}}
+        self.kubectl("patch", "-n", NAMESPACE, "mdep", name, "--type=merge", "-p", json.dumps(patch))
+        return self.wait("the policy is applied", lambda: self.conditions(name).get("PolicyApplied") == "True")
 
     def wait(self, what: str, condition: Callable[[], object], seconds: float = 120.0) -> float:
         """Wait until the condition holds; return how long that took (seconds)."""
@@ -135,3 +164,11 @@ class Load:
         assert "\n{" in output, output
         figures, _ = json.JSONDecoder().raw_decode(output, output.index("\n{") + 1)
         return dict(figures)
+
+
+def assert_nothing_failed(figures: dict[str, Any]) -> None:
+    """Every request was answered in full."""
+    requests = figures["requests"]
+    assert requests["failed"] == {}, figures
+    assert requests["completed"] == requests["sent"] > 20, figures
+    assert requests["shorterThanAsked"] == 0, figures

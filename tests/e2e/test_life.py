@@ -2,42 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, CommandError, Load
+from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, CommandError, Load, assert_nothing_failed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NAME = "simulated"
 CRDS = {"modeldeployments.halffull.dev", "schedulingpolicies.halffull.dev"}
-
-
-def status(cluster: Cluster) -> dict[str, Any]:
-    return dict(cluster.get("mdep", NAME).get("status", {}))
-
-
-def conditions(cluster: Cluster) -> dict[str, str]:
-    """Status of each condition, of those that speak of the present generation."""
-    document = cluster.get("mdep", NAME)
-    return {
-        condition["type"]: condition["status"]
-        for condition in document.get("status", {}).get("conditions", [])
-        if condition["observedGeneration"] == document["metadata"]["generation"]
-    }
-
-
-def all_is_well(cluster: Cluster) -> bool:
-    found = conditions(cluster)
-    return found.keys() >= {"Ready", "EnginesReady", "RouterReady", "PolicyApplied"} and set(found.values()) == {"True"}
-
-
-def assert_nothing_failed(figures: dict[str, Any]) -> None:
-    requests = figures["requests"]
-    assert requests["failed"] == {}, figures
-    assert requests["completed"] == requests["sent"] > 20, figures
-    assert requests["shorterThanAsked"] == 0, figures
 
 
 def test_from_install_to_uninstall(
@@ -48,7 +21,7 @@ def test_from_install_to_uninstall(
 
     # apply: four engines and two routers come up, and status says so
     cluster.kubectl("apply", "-n", NAMESPACE, "-f", sample)
-    timings["apply to Ready"] = cluster.wait("all conditions are True", lambda: all_is_well(cluster))
+    timings["apply to Ready"] = cluster.wait("all conditions are True", lambda: cluster.is_well(NAME))
     cluster.wait("four replicas ready", lambda: cluster.row(NAME)["READY"] == "4/4")
     row = cluster.row(NAME)
     assert (row["MODEL"], row["POLICY"], row["ROUTERS"]) == ("llama-3.1-8b", "sal", "2/2"), row
@@ -62,27 +35,33 @@ def test_from_install_to_uninstall(
     # edit the policy under load, there and back
     running = load(*to_service, "--rate", "5", "--seconds", "30").start()
     for policy in ("round-robin", "power-of-two", "least-requests", "random", "sal"):
-        cluster.kubectl("patch", "-n", NAMESPACE, "mdep", NAME, "--type=merge", "-p", policy_patch(policy))
-        timings[f"policy {policy} applied"] = cluster.wait(
-            "the policy is applied", lambda: conditions(cluster).get("PolicyApplied") == "True"
-        )
-        assert [router["policy"] for router in status(cluster)["routers"]] == [policy, policy]
+        timings[f"policy {policy} applied"] = cluster.set_policy(NAME, policy)
+        assert [router["policy"] for router in cluster.status(NAME)["routers"]] == [policy, policy]
         assert cluster.row(NAME)["POLICY"] == policy
     assert_nothing_failed(running.figures())
 
     # a wrong policy is refused, and nothing changes
     with pytest.raises(CommandError, match="Unsupported value"):
-        cluster.kubectl("patch", "-n", NAMESPACE, "mdep", NAME, "--type=merge", "-p", policy_patch("guess"))
+        cluster.set_policy(NAME, "guess")
     assert cluster.row(NAME)["POLICY"] == "sal"
 
     # delete an engine pod under load: status tells, another one comes
     running = load(*to_service, "--rate", "5", "--seconds", "30").start()
     victim = cluster.pods(NAME, "engine")[0]
     cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--wait=false")
-    cluster.wait("status tells that a replica leaves", lambda: replica_states(cluster).get(victim) != "Ready")
+    cluster.wait("status tells that a replica leaves", lambda: cluster.replica_states(NAME).get(victim) != "Ready")
     timings["engine pod replaced"] = cluster.wait("four replicas", lambda: cluster.row(NAME)["READY"] == "4/4")
     assert victim not in cluster.pods(NAME, "engine")
     assert_nothing_failed(running.figures())
+
+    # restart the routers under load
+    before = cluster.pods(NAME, "router")
+    running = load(*to_service, "--rate", "5", "--seconds", "40").start()
+    cluster.kubectl("rollout", "restart", "-n", NAMESPACE, f"deployment/{NAME}-router")
+    cluster.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{NAME}-router", "--timeout=3m")
+    assert not set(before) & set(cluster.pods(NAME, "router"))
+    assert_nothing_failed(running.figures())
+    cluster.wait("all conditions are True", lambda: cluster.is_well(NAME))
 
     # upgrade the chart under load: only the operator restarts
     pods = cluster.pods(NAME, "engine") + cluster.pods(NAME, "router")
@@ -92,9 +71,8 @@ def test_from_install_to_uninstall(
     )
     assert_nothing_failed(running.figures())
     assert cluster.pods(NAME, "engine") + cluster.pods(NAME, "router") == pods
-    cluster.kubectl("patch", "-n", NAMESPACE, "mdep", NAME, "--type=merge", "-p", policy_patch("least-requests"))
-    cluster.wait("the new operator acts", lambda: conditions(cluster).get("PolicyApplied") == "True")
-    assert all_is_well(cluster)
+    timings["policy applied by the new operator"] = cluster.set_policy(NAME, "least-requests")
+    assert cluster.is_well(NAME)
 
     # uninstall: the operator goes, routers serve on
     timings["helm uninstall"] = cluster.timed(
@@ -111,11 +89,3 @@ def test_from_install_to_uninstall(
     kinds = "all,cm,secret,sa,role,rolebinding,pdb,networkpolicy,lease"
     rest = cluster.kubectl("-n", RELEASE_NAMESPACE, "get", kinds, "-o", "name").split()
     assert set(rest) == {"configmap/kube-root-ca.crt", "serviceaccount/default"}
-
-
-def policy_patch(policy: str) -> str:
-    return f'{{"spec": {{"scheduling": {{"policy": "{policy}"}}}}}}'
-
-
-def replica_states(cluster: Cluster) -> dict[str, str]:
-    return {replica["name"]: replica["state"] for replica in status(cluster).get("replicas", [])}
