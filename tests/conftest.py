@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cluster.binaries import MissingError, find_all
 from cluster.control_plane import ControlPlane
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("halffull", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("halffull")
 
 ROOT = Path(__file__).parents[1]
 
