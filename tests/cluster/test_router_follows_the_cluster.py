@@ -210,4 +210,4 @@ def test_a_sidecar_without_rights_forwards_to_its_own_pod(
         with running(tmp_path / "router", "router", *arguments) as router:
             eventually(lambda: readiness(router) == 200)
             assert ready_replicas(router) == 1
-            assert "403" in status(router)["config"]["error"]
+            eventually(lambda: "403" in (status(router)["config"]["error"] or ""))
