@@ -46,7 +46,7 @@ class Answer:
         self.status = status
         self.events = fields.get(b"content-type", b"").startswith(b"text/event-stream")
         retry_after = fields.get(b"retry-after", b"")
-        self.retry_after_s = int(retry_after) if retry_after.isdigit() else 0
+        self.retry_after_s = int(retry_after) if retry_after.isdigit() and len(retry_after) < 7 else 0
         self.lines = framing.passed_on(headers, fields.get(b"connection"))
 
     def hold(self, data: bytes, api: Dialect) -> Event:

@@ -22,6 +22,8 @@ HOP_BY_HOP = frozenset(
 """meant for one connection only (RFC 9110 section 7.6.1)"""
 REWRITTEN = frozenset({b"content-length", b"host", b"expect", b"x-halffull-priority", b"x-halffull-caller"})
 """written anew, or meant for us"""
+BODILESS = frozenset({204, 304})
+"""status of answers that end with their head"""
 OURS = frozenset({b"x-request-id", b"x-halffull-replica", b"x-halffull-reason"})
 """headers of answers that only the router sets"""
 
@@ -59,9 +61,14 @@ def status_line(status: int) -> bytes:
 
 
 def response_head(status: int, lines: Iterable[bytes], length: int | None, *, chunked: bool, close: bool) -> bytes:
-    """Return the head of an answer: Content-Length where known, else chunked, else ended by closing."""
+    """Return the head of an answer: Content-Length where known, else chunked, else ended by closing.
+
+    Answers that have no body say nothing of its length (RFC 9110 section 8.6).
+    """
     framing = b""
-    if length is not None:
+    if status in BODILESS:
+        pass
+    elif length is not None:
         framing = b"content-length: %d\r\n" % length
     elif chunked:
         framing = b"transfer-encoding: chunked\r\n"

@@ -16,10 +16,11 @@ from halffull.router.framing import Headers
 MOST_DIGITS = 18
 """of a Content-Length: every such number fits in 64 bits"""
 
-_LINE = re.compile(rb"([A-Z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
+_LINE = re.compile(rb"([A-Z-]+) (?:(/[\w/-]*)|([!-~]+)) HTTP/1\.([01])\r\n")
+"""a target of the second group is a path that everybody reads alike"""
 _BEGINNING = re.compile(rb"\r\Z|[A-Z-]{0,32}(?: |\Z)")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)")
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
 _MISREAD = frozenset({b"content_length", b"transfer_encoding", b"host_", b"content-length_", b"transfer-encoding_"})
@@ -73,7 +74,7 @@ def read(raw: bytes, most_headers: int) -> Head | Failure:
         return _refused(f"The request is not valid HTTP/1.1: {error}.")
     if len(headers) > most_headers:
         return Failure(Reason.HEAD_TOO_LARGE, f"The request has more than {most_headers} headers.")
-    method, named, minor = line.groups()
+    method, plain, odd, minor = line.groups()
     fields = dict(headers)
     if len(fields) != len(headers) and _repeats(headers):
         return _refused("A header that must stand once is repeated.")
@@ -81,7 +82,10 @@ def read(raw: bytes, most_headers: int) -> Head | Failure:
     length = _length(fields, method, modern=modern)
     if isinstance(length, Failure):
         return length
-    target = _origin(named, method, fields.get(b"host"))
+    host = fields.get(b"host")
+    if host is None or not _HOST.match(host):
+        return _refused("Exactly one valid Host header is needed.")
+    target = plain or _origin(odd, method, host)
     if isinstance(target, Failure):
         return target
     path = target.partition(b"?")[0]
@@ -128,10 +132,8 @@ def _length(fields: dict[bytes, bytes], method: bytes, *, modern: bool) -> int |
     return int(length)
 
 
-def _origin(target: bytes, method: bytes, host: bytes | None) -> bytes | Failure:
+def _origin(target: bytes, method: bytes, host: bytes) -> bytes | Failure:
     """Return the target in origin-form, or `*`."""
-    if host is None or not _HOST.fullmatch(host):
-        return _refused("Exactly one valid Host header is needed.")
     if target[:1] != b"/" and (target != b"*" or method != b"OPTIONS"):
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None or absolute[1].lower() != host.lower():

@@ -10,11 +10,14 @@ from typing import Protocol, cast
 
 import httptools
 
-from halffull.router.framing import Headers
+from halffull.router.framing import BODILESS, Headers
 
 IDLE_S = 4.0
 """an idle connection is not used again after this time: uvicorn, which serves most engines, closes at 5 s"""
 MAX_HEAD_BYTES = 64 << 10
+"""of an answer's head, 1xx answers before it included, and between two pieces of its body"""
+AT_ONCE = 16384
+"""a request's body below this is joined to its head"""
 
 
 class Reader(Protocol):
@@ -44,19 +47,23 @@ class Upstream(asyncio.Protocol):
         self._headers: Headers = []
         self._until_close = False
         self._complete = False
-        self._head_bytes = 0
+        self._beyond = 0
+        """bytes that came since the last piece of the body, which counts as one: 0 means that nothing came"""
         self._served = 0
-        self._silent = True
+        self._paused = False
+        self._large = False
+        """the request may not be sent in full yet"""
         self.idle_since = 0.0
         self.transport: asyncio.Transport | None = None
 
     def request(self, reader: Reader, head: bytes, body: bytes) -> None:
         """Send a request whose answer `reader` hears of."""
         self._reader = reader
-        self._silent = True
+        self._beyond = 0
+        self._large = len(body) >= AT_ONCE
         if self.transport is not None:
-            self.transport.write(head + body if len(body) < 16384 else head)
-            if len(body) >= 16384:
+            self.transport.write(head if self._large else head + body)
+            if self._large:
                 self.transport.write(body)
 
     def abandon(self) -> None:
@@ -71,11 +78,13 @@ class Upstream(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading, so that the engine waits."""
+        self._paused = True
         if self.transport is not None:
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Go on reading."""
+        self._paused = False
         if self.transport is not None:
             self.transport.resume_reading()
 
@@ -90,7 +99,7 @@ class Upstream(asyncio.Protocol):
         if self._reader is None:
             self.close()
             return
-        self._silent = False
+        self._beyond += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -100,6 +109,8 @@ class Upstream(asyncio.Protocol):
             self._until_close = True  # bytes after the end: the answer stands, the connection does not
         if self._complete:
             self._finish()
+        elif self._beyond > MAX_HEAD_BYTES:
+            self._lose("the answer has more framing than it may")
 
     def eof_received(self) -> None:
         """Called by asyncio: an answer without a length ends here."""
@@ -121,31 +132,34 @@ class Upstream(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise httptools.HttpParserError("too many header bytes")
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         status, headers = self._parser.get_status_code(), self._headers
-        self._headers, self._head_bytes = [], 0
+        self._headers = []
         if status < 200 or self._reader is None:
             return  # 1xx: the final answer follows
-        names = {name for name, _ in headers}
-        bodiless = status in {204, 304}
-        self._until_close = not bodiless and not names & {b"content-length", b"transfer-encoding"}
+        version, names = self._parser.get_http_version(), dict(headers)
+        coding = names.get(b"transfer-encoding")
+        if status > 599 or version not in {"1.1", "1.0"}:
+            raise httptools.HttpParserError("status or version do not exist")
+        if coding is not None and (coding.lower() != b"chunked" or version == "1.0" or _codings(headers) > 1):
+            raise httptools.HttpParserError("the transfer coding is not known")
+        self._until_close = status not in BODILESS and coding is None and b"content-length" not in names
         self._reader.answer_head(status, headers)
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
+        self._beyond = 1
         if self._reader is not None:
             self._reader.answer_data(data)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        self._complete = self._parser.get_status_code() >= 200
-        self._until_close = self._until_close or not self._parser.should_keep_alive()
+        if self._parser.get_status_code() >= 200:
+            self._complete = True
+            self._until_close = self._until_close or not self._parser.should_keep_alive()
 
     # --- inside
 
@@ -155,14 +169,19 @@ class Upstream(asyncio.Protocol):
             self.transport.close()
 
     def _finish(self) -> None:
-        """The answer is complete. The connection is free before its reader hears, who may send the next request."""
+        """The answer is complete. The connection is free before its reader hears, who may send the next request.
+
+        It is not used again where the answer came before the engine had taken the whole request.
+        """
         reader, self._reader = self._reader, None
         self._complete = False
         self._served += 1
-        if not self._until_close:
-            self._pool.put(self)
-        else:
+        if self._paused:
+            self.resume()
+        if self._until_close or (self._large and self.transport is not None and self.transport.get_write_buffer_size()):
             self.close()
+        else:
+            self._pool.put(self)
         if reader is not None:
             reader.answer_end()
 
@@ -171,7 +190,7 @@ class Upstream(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
         if reader is not None:
-            reader.answer_lost(reason, reused=self._served > 0 and self._silent)
+            reader.answer_lost(reason, reused=self._served > 0 and self._beyond == 0)
 
 
 class Pool:
@@ -229,3 +248,7 @@ class Pool:
         for upstream in self._idle:
             upstream.close()
         self._idle.clear()
+
+
+def _codings(headers: Headers) -> int:
+    return sum(name == b"transfer-encoding" for name, _ in headers)
