@@ -88,3 +88,14 @@ class Answer:
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
         if usage := chunk.get("usage"):
             self._usage_tokens = usage.get("completion_tokens")
+
+
+def error_type(body: bytes) -> str:
+    """The type of an error in OpenAI's form; empty where the body has another one."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return ""
+    error = document.get("error") if isinstance(document, Mapping) else None
+    found = error.get("type") if isinstance(error, Mapping) else None
+    return found if isinstance(found, str) else ""

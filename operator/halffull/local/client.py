@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 import aiohttp
 
-from halffull.local.answer import Answer
+from halffull.local.answer import Answer, error_type
 from halffull.local.prompts import Prompts
 from halffull.sim.trace import Call
 
@@ -95,10 +95,8 @@ class Client:
             async with self._session.post(self._url, data=self._body(call, stream=stream)) as response:
                 outcome.replica = response.headers.get("x-halffull-replica", "")
                 if response.status != 200:
-                    await response.read()
-                    outcome.error = " ".join(
-                        filter(None, (f"HTTP {response.status}", response.headers.get("x-halffull-reason")))
-                    )
+                    reason = response.headers.get("x-halffull-reason") or error_type(await response.read())
+                    outcome.error = f"HTTP {response.status} {reason}".rstrip()
                 elif stream:
                     async for data in response.content.iter_any():
                         if answer.feed(data):

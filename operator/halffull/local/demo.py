@@ -33,7 +33,7 @@ from halffull.local.scene import AFTER, BEFORE, MODEL, Scene
 WARM_UP = 0.1
 """share of the time, at the start and again after the edit, whose requests are left out of the figures"""
 REFRESH_S = 0.5
-BUSY, LATE_S = 0.85, 0.03
+BUSY, LATE_S = 0.85, 0.05
 """share of the CPU cores, and lateness of sent requests, above which the machine, rather than the modelled GPUs, may make
 the figures"""
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from halffull.local.answer import Answer
+from halffull.local.answer import Answer, error_type
 
 
 def event(text=None, finish=None, **more):
@@ -91,3 +91,17 @@ def test_a_plain_answer_that_is_no_json():
     answer.plain(b"<html>")
 
     assert answer.incomplete() == "answer is not JSON"
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"error": {"type": "BadRequestError", "code": 400}}', "BadRequestError"),
+        (b'{"error": "busy"}', ""),
+        (b'{"detail": "Not Found"}', ""),
+        (b"[]", ""),
+        (b"<html>", ""),
+    ],
+)
+def test_the_type_of_an_error(body, found):
+    assert error_type(body) == found
