@@ -65,7 +65,11 @@ class Options:
     """a ConfigMap, or a file"""
     host: str = "0.0.0.0"
     port: int = 8100
+    reuse_port: bool = False
+    """other processes serve the same port"""
     admin_port: int = 8101
+    admin_socket: Path | None = None
+    """where the admin pages are served instead of the admin port"""
     state_dir: Path | None = None
     ready_file: Path | None = None
     fallback_engine: EngineTarget | None = None
@@ -135,8 +139,10 @@ class Router:
             stack.callback(self._inspector.close)
             await self._until_configured()
             if not self._stopping.is_set():
-                tls = self._options.tls
-                port = await self._proxy.listen(self._options.host, self._options.port, tls.context if tls else None)
+                options, tls = self._options, self._options.tls
+                port = await self._proxy.listen(
+                    options.host, options.port, tls.context if tls else None, reuse_port=options.reuse_port
+                )
                 self._tick()
                 self._announce(port, admin_port)
                 await self._stopping.wait()
@@ -161,10 +167,13 @@ class Router:
         )
 
     async def _open_admin(self, stack: AsyncExitStack) -> int:
-        """Open the admin port first, so that probes hear from us from the beginning; return it."""
+        """Open the admin port first, so that probes hear from us from the beginning; return it (a socket: 0)."""
         runner = web.AppRunner(admin.application(self._report, metrics.registry(self._report)), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        if self._options.admin_socket is not None:
+            await web.UnixSite(runner, self._options.admin_socket).start()
+            return 0
         await web.TCPSite(runner, self._options.host, self._options.admin_port).start()
         port: int = runner.addresses[0][1]
         return port

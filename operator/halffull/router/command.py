@@ -12,6 +12,7 @@ from halffull.api.router_config import EngineTarget
 from halffull.router import kube
 from halffull.router.app import ConfigMap, Options, Router
 from halffull.router.tls import ServerTls
+from halffull.router.workers import Place, Workers
 
 LOG = logging.getLogger(__name__)
 
@@ -48,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tls", type=Path, metavar="DIR", help="serve HTTPS with tls.crt and tls.key of this directory"
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes; one serves so far, whatever is asked"
+        "--workers", type=int, default=1, metavar="N", help="processes that serve the public port (default: 1)"
+    )
+    parser.add_argument("--reuse-port", action="store_true", help="share the public port with other processes")
+    parser.add_argument(
+        "--admin-socket", type=Path, metavar="FILE", help="Unix socket for the admin pages, instead of the admin port"
     )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
 
@@ -61,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if arguments.workers > 1:
-        LOG.warning("%d workers are asked for; this version serves with one process", arguments.workers)
+        return _run_workers(arguments)
     source: ConfigMap | Path
     try:
         if arguments.config is not None:
@@ -75,7 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
             source,
             host=arguments.host,
             port=arguments.port,
+            reuse_port=arguments.reuse_port,
             admin_port=arguments.admin_port,
+            admin_socket=arguments.admin_socket,
             state_dir=arguments.state_dir,
             ready_file=arguments.ready_file,
             fallback_engine=_fallback(arguments.fallback_engine),
@@ -90,6 +97,31 @@ def run(arguments: argparse.Namespace) -> int:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve())
+
+
+def _run_workers(arguments: argparse.Namespace) -> int:
+    """Run several processes; each gets the arguments that say what is routed."""
+    passed = []
+    for name in (
+        "config",
+        "namespace",
+        "config_map",
+        "kubeconfig",
+        "mounted",
+        "state_dir",
+        "fallback_engine",
+        "tls",
+        "log_level",
+    ):
+        value = getattr(arguments, name)
+        if value is not None:
+            passed += [f"--{name.replace('_', '-')}", str(value)]
+    place = Place(arguments.host, arguments.port, arguments.admin_port, arguments.ready_file, passed)
+
+    async def serve() -> int:
+        return await Workers(place, arguments.workers).run()
+
+    return asyncio.run(serve())
 
 
 def _fallback(text: str | None) -> EngineTarget | None:

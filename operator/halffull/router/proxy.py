@@ -79,9 +79,11 @@ class Proxy:
         """Make the protocol of one client connection (the factory of the public server)."""
         return Client(self, self.clock)
 
-    async def listen(self, host: str, port: int, tls: SSLContext | None = None) -> int:
+    async def listen(self, host: str, port: int, tls: SSLContext | None = None, *, reuse_port: bool = False) -> int:
         """Accept clients; return the port. Raises OSError where it is taken."""
-        server = await asyncio.get_running_loop().create_server(self.protocol, host, port, ssl=tls, backlog=4096)
+        server = await asyncio.get_running_loop().create_server(
+            self.protocol, host, port, ssl=tls, backlog=4096, reuse_port=reuse_port
+        )
         self._server = server
         bound: int = server.sockets[0].getsockname()[1]
         return bound
@@ -160,7 +162,7 @@ class Proxy:
     def examine(self, head: Head) -> Failure | None:
         """Refuse by its head a request that no engine would get."""
         path, method = head.path, head.method
-        if path in self.adapter.admin_paths:
+        if self.adapter.administrative(path):
             return Failure(Reason.ADMIN_PATH, f"{path} administers an engine and is not routed.")
         if self.adapter.path(path) is not None:
             allowed = {b"POST"} if path in self.adapter.paths else {b"GET", b"POST", b"DELETE"}
