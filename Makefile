@@ -5,6 +5,8 @@ PYTHON ?=
 IMAGE ?= halffull:dev
 # More arguments for the command of a target: make test ARGS='-k router', make demo ARGS='--seconds 30'.
 ARGS ?=
+# Processes that share the tests, file by file. Each that needs one starts a control plane of its own (0.5 GB).
+PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv binaries demo test check format crds image e2e test-vllm bench constraints clean
@@ -22,7 +24,7 @@ demo: venv ## show a live policy swap on four simulated engines
 	.venv/bin/halffull demo $(ARGS)
 
 test: venv binaries ## run the tests, those on a real control plane too
-	.venv/bin/pytest -m 'not e2e and not vllm' $(ARGS)
+	.venv/bin/pytest -m 'not e2e and not vllm' --numprocesses=$(PROCESSES) --dist=loadfile $(ARGS)
 
 check: venv ## lint, format, types, layers, generated files
 	.venv/bin/ruff check
