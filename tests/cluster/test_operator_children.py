@@ -154,6 +154,21 @@ def test_an_object_of_somebody_else_is_left_alone(seen: Seen, eventually: Eventu
     eventually(lambda: seen.get("deploy", "f-router"))
 
 
+def test_a_child_that_the_api_server_refuses_is_told(seen: Seen, eventually: Eventually) -> None:
+    """A field that pods do not have, and a value that they may not have: both are wrong only where they are applied."""
+    for name, patch in (("h", {"spec": {"nope": 1}}), ("i", {"spec": {"restartPolicy": "Never"}})):
+        seen.cluster.apply(model_deployment(name, seen.namespace, router={"podTemplatePatch": patch}))
+
+        eventually(lambda name=name: seen.condition(name, "Ready") == ("False", "ChildRefused"))
+        message = next(c for c in seen.get("mdep", name)["status"]["conditions"] if c["type"] == "Ready")["message"]
+        assert f"Deployment {name}-router" in message
+        assert next(iter(patch["spec"])) in message
+
+        seen.cluster.apply(model_deployment(name, seen.namespace))
+        eventually(lambda name=name: seen.get("deploy", f"{name}-router"))
+        eventually(lambda name=name: seen.condition(name, "Ready") == ("False", "NoRouterReady"))
+
+
 def test_adopted_workloads_get_the_sidecar_and_lose_it(seen: Seen, eventually: Eventually) -> None:
     pod = {
         "metadata": {"labels": {"app": "theirs"}},

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from halffull.controller.child import digest
-from halffull.controller.kube import Kube
+from halffull.controller.kube import ApiError, Kube
 from halffull.controller.names import Key, Ref
 from halffull.controller.observed import Child, Observed, child_of
-from halffull.controller.records import Applied, Record
+from halffull.controller.records import Applied, Outcome, Record
 
 Document = dict[str, Any]
 
 
-async def apply(kube: Kube, observed: Observed, record: Record, key: Key, objects: Iterable[Document]) -> list[str]:
-    """Apply each object that is not as it was applied last; return the names taken by somebody else. Raises ApiError."""
-    taken = []
+async def apply(kube: Kube, observed: Observed, record: Record, key: Key, objects: Iterable[Document]) -> Outcome:
+    """Apply each object that is not as it was applied last. Raises ApiError where trying again may help."""
+    taken, refused = [], []
     for document in objects:
         ref = Ref.of(document)
         there = observed.children[key].get(ref)
@@ -28,9 +28,15 @@ async def apply(kube: Kube, observed: Observed, record: Record, key: Key, object
         if there is None and not await _free(kube, record.uid, document):
             taken.append(f"{ref.kind} {ref.name}")
             continue
-        after = child_of(await kube.apply(document))
-        record.applied[ref] = Applied(sent, after.version)
-    return taken
+        try:
+            after = child_of(await kube.apply(document))
+        except ApiError as error:
+            if not error.refusal:
+                raise
+            refused.append(f"{ref.kind} {ref.name}: {error}")
+        else:
+            record.applied[ref] = Applied(sent, after.version)
+    return Outcome(tuple(taken), tuple(refused))
 
 
 async def _free(kube: Kube, uid: str, document: Mapping[str, Any]) -> bool:

@@ -61,5 +61,7 @@ class Notes:
     """why no sidecar can be put into the adopted pods"""
     taken: tuple[str, ...] = ()
     """objects of somebody else that stand under a name that a child needs"""
+    refused: tuple[str, ...] = ()
+    """what the API server found wrong with children"""
     sharers: tuple[str, ...] = ()
     """other ModelDeployments that adopt the same pods"""

@@ -17,7 +17,7 @@ def happenings(before: Document, after: Document, changes: Sequence[Change] = ()
         told.append(Happening("PolicyApplied", "Apply", _message(after, "PolicyApplied")))
     for kind, reasons, action in (
         ("PolicyApplied", {"PolicyNotFound", "PolicyInvalid", "RefusedByRouter"}, "Apply"),
-        ("Ready", {"SpecRefused", "NameTaken"}, "Validate"),
+        ("Ready", {"SpecRefused", "ChildRefused", "NameTaken"}, "Validate"),
         ("SidecarNotPossible", {"NotInjected"}, "Inject"),
         ("EnginesShared", {"SelectorsOverlap"}, "Adopt"),
     ):
@@ -35,8 +35,8 @@ def _replicas(before: Document, after: Document) -> list[Happening]:
         name, state = row["name"], row["state"]
         if state == "Suspect" and was.get(name) not in {None, "Suspect"}:
             told.append(Happening("ReplicaSuspected", "Observe", f"{name} does not answer its routers", "Warning"))
-        elif state == "Ready" and was.get(name) in {"Suspect", "Down"}:
-            told.append(Happening("ReplicaBack", "Observe", f"{name} is ready again"))
+        elif state == "Ready" and was.get(name) == "Suspect":
+            told.append(Happening("ReplicaBack", "Observe", f"{name} answers its routers again"))
     return told
 
 

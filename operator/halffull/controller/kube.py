@@ -60,6 +60,14 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
 
+    @property
+    def refusal(self) -> bool:
+        """Whether the object itself was found wrong, so that the same call will fail again.
+
+        500 is what a server-side apply gets for a field that the kind does not have.
+        """
+        return self.status in {400, 403, 422} or (self.status == 500 and "declared in schema" in str(self))
+
 
 class Kube:
     """Calls to one API server; an async context manager."""

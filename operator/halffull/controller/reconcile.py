@@ -25,13 +25,16 @@ from halffull.controller.happenings import happenings
 from halffull.controller.kube import Kube
 from halffull.controller.names import API_VERSION, Key, Ref
 from halffull.controller.observed import Observed
-from halffull.controller.records import Record, Records
+from halffull.controller.records import Outcome, Record, Records
 from halffull.controller.rounds import Rounds
 from halffull.controller.router_config import balanced, router_config
 from halffull.controller.status import refused, status, write_after
 from halffull.controller.tell import Teller
 
 LOG = logging.getLogger(__name__)
+
+REFUSED_S = 30.0
+"""time after which children that were refused are tried again"""
 
 Document = dict[str, Any]
 
@@ -87,14 +90,22 @@ class Reconciler:
             message = "; ".join(sentences(error, document))
             await self._write(key, record, document, refused(document, record.status, message, _now()))
             return
+        if record.engine_args is None:
+            record.engine_args = await adoption.arguments(self._kube, owner)
         policy, problem = self._policy(owner)
         config = await self._publish(key, record, owner, policy)
         self._rounds.follow(key)
-        if record.children_due or record.generation != owner.metadata.generation:
+        if self._children_are_due(record, owner):
             await self._children(key, record, owner, config)
         if record.decision is None and record.status.get("observedGeneration") == owner.metadata.generation:
             return  # a restart: what routers have applied is known after the first round, which wakes us
-        notes = Notes(problem, record.sidecar_problem, record.taken, tuple(self._observed.sharers(key)))
+        notes = Notes(
+            policy=problem,
+            sidecar=record.sidecar_problem,
+            taken=record.outcome.taken,
+            refused=record.outcome.refused,
+            sharers=tuple(self._observed.sharers(key)),
+        )
         made = status(owner, config, self._facts(key, record, document), notes, previous=record.status, now=_now())
         await self._write(key, record, document, made.dump())
 
@@ -129,10 +140,10 @@ class Reconciler:
             balance = balanced(balance, replicas, record.decision.weights, reasons, renew=renew)
         elif balance is not None:
             balance = balanced(balance, replicas)
-        config = router_config(owner, policy, before, balance, engine_args=record.engine_args)
+        config = router_config(owner, policy, before, balance, engine_args=record.engine_args or ())
         if config != record.config:
-            taken = await children.apply(self._kube, self._observed, record, key, [routers.config_map(owner, config)])
-            if not taken:
+            documents = [routers.config_map(owner, config)]
+            if await children.apply(self._kube, self._observed, record, key, documents) == Outcome():
                 record.published_at = now
                 record.config = config
             if before is None or before.hash != config.hash:
@@ -152,6 +163,11 @@ class Reconciler:
             LOG.warning("%s: the published RouterConfig is not valid and is made anew: %s", key, error)
             return None
 
+    @staticmethod
+    def _children_are_due(record: Record, owner: ModelDeployment) -> bool:
+        retry = record.retry_at is not None and asyncio.get_running_loop().time() >= record.retry_at
+        return record.children_due or retry or record.generation != owner.metadata.generation
+
     async def _children(self, key: Key, record: Record, owner: ModelDeployment, config: RouterConfig) -> None:
         """Create the Secret, apply and prune children, put the sidecar into adopted workloads."""
         record.children_due = False  # what happens from here on counts again
@@ -164,20 +180,40 @@ class Reconciler:
             accounts: tuple[str, ...] = ()
             record.sidecar_problem = ""
             if owner.spec.engine.selector is not None:
-                record.engine_args = await adoption.arguments(self._kube, owner)
+                await self._reread_arguments(key, record, owner)
                 if owner.spec.router.placement == "Sidecar":
                     injected = await adoption.inject(self._kube, owner, self._settings)
                     accounts, record.sidecar_problem = injected.accounts, injected.problem
-            live = self._live(key)
-            objects = desired(owner, config, self._settings, live, accounts)
-            record.taken = tuple(await children.apply(self._kube, self._observed, record, key, objects))
-            await children.prune(self._kube, self._observed, record, key, objects)
+            await self._apply(key, record, owner, config, accounts)
             if self._settings.patch_adopted and record.generation != owner.metadata.generation:
                 await adoption.sweep(self._kube, [key.namespace])
         except BaseException:
             record.children_due = True
             raise
         record.generation = owner.metadata.generation
+
+    async def _reread_arguments(self, key: Key, record: Record, owner: ModelDeployment) -> None:
+        """Read the arguments of adopted pods, which tell the engine's limits; if they changed, publish anew."""
+        arguments = await adoption.arguments(self._kube, owner)
+        if arguments != record.engine_args:
+            record.engine_args = arguments
+            self._wake_later(key, 0)
+
+    async def _apply(
+        self, key: Key, record: Record, owner: ModelDeployment, config: RouterConfig, accounts: tuple[str, ...]
+    ) -> None:
+        """Apply and prune children; what the API server refuses goes into the status and is tried again later."""
+        try:
+            objects = desired(owner, config, self._settings, self._live(key), accounts)
+        except ValueError as error:
+            record.outcome = Outcome(refused=(str(error),))
+            return
+        record.outcome = await children.apply(self._kube, self._observed, record, key, objects)
+        await children.prune(self._kube, self._observed, record, key, objects)
+        record.retry_at = None
+        if record.outcome != Outcome():
+            record.retry_at = asyncio.get_running_loop().time() + REFUSED_S
+            self._wake_later(key, REFUSED_S)
 
     def _live(self, key: Key) -> Live:
         """Return what the engine Deployment must keep."""

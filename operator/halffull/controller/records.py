@@ -24,6 +24,16 @@ class Applied:
     """of what came back; see `observed.Child`"""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What stood in the way of children."""
+
+    taken: tuple[str, ...] = ()
+    """KIND NAME of objects of somebody else under our names"""
+    refused: tuple[str, ...] = ()
+    """KIND NAME: what is wrong with a child, for instance by a podTemplatePatch"""
+
+
 @dataclass
 class Record:
     """One ModelDeployment."""
@@ -40,12 +50,14 @@ class Record:
     """whether children may differ from what they are to be"""
     has_secret: bool = False
     """whether the Secret was created, or found"""
-    taken: tuple[str, ...] = ()
-    """children whose names somebody else's objects have"""
+    outcome: Outcome = field(default_factory=Outcome)
+    """what stood in the way of children"""
+    retry_at: float | None = None
+    """when what stood in the way is tried again"""
     sidecar_problem: str = ""
     """why adopted pods stay without a sidecar"""
-    engine_args: tuple[str, ...] = ()
-    """of adopted pods"""
+    engine_args: tuple[str, ...] | None = None
+    """of adopted pods; None: not read yet"""
     signals: Mapping[str, Signals] = field(default_factory=dict)
     """of engines whose metrics could be read in the last round"""
     answers: Mapping[str, RouterAnswer] = field(default_factory=dict)

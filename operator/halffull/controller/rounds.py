@@ -24,6 +24,8 @@ from halffull.engines.catalog import ENGINES
 
 JITTER = 0.1
 """share of the interval by which rounds are spread, so that ModelDeployments do not scrape in step"""
+TICK_S = 0.001
+"""what the clock of an event loop tells apart; shorter waits would spin"""
 FIRST_LOOK_S = 0.05
 """after a new configuration its routers are asked soon, and then at doubling intervals"""
 
@@ -80,7 +82,7 @@ class Rounds:
             interval = record.config.scheduling.rebalance.interval_seconds
             until = loop.time() + interval * self._rng.uniform(1 - JITTER, 1 + JITTER)
             pause = FIRST_LOOK_S
-            while (left := until - loop.time()) > 0:
+            while (left := until - loop.time()) > TICK_S:
                 poke.clear()
                 behind = self._behind(key, record)
                 try:

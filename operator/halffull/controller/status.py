@@ -125,6 +125,8 @@ def _ready(make: Conditions, pods: ReplicaCounts, routers: tuple[RouterStatus, .
     if notes.taken:
         message = f"not ours, but in our place: {', '.join(notes.taken)}; rename one or the other"
         return make.false("Ready", "NameTaken", message)
+    if notes.refused:
+        return make.false("Ready", "ChildRefused", "; ".join(notes.refused)[:4096])
     if not any(router.ready for router in routers):
         return make.false("Ready", "NoRouterReady", "no router is ready")
     if not pods.ready:
