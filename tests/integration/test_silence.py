@@ -58,7 +58,7 @@ def fleet(tmp_path: Path) -> Iterator[tuple[Running, list[Running]]]:
 
 
 def state(router: Running, engine: Running) -> str:
-    return next(r["state"] for r in status(router)["replicas"] if r["name"] == address(engine))
+    return next((r["state"] for r in status(router)["replicas"] if r["name"] == address(engine)), "")
 
 
 @pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGTERM], ids=["stopped", "mute"])
