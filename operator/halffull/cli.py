@@ -15,6 +15,7 @@ COMMANDS = {
     "up": ("halffull.local.up", "run ModelDeployments from files on this machine"),
     "demo": ("halffull.local.demo", "show a live policy swap on simulated engines"),
     "load": ("halffull.local.load", "replay a trace against an OpenAI endpoint"),
+    "simulate": ("halffull.sim.simulate", "compare schedulers on modelled replicas"),
     "crds": ("halffull.api.command", "print the CustomResourceDefinitions"),
 }
 

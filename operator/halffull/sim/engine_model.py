@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from math import sqrt
 from typing import Any
 
 from halffull.sim.kv_cache import KvCache
@@ -122,6 +123,26 @@ class EngineModel:
     def busy(self) -> bool:
         """Whether a step is under way (between `start` and `finish`)."""
         return self._outcome is not None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run under way; 0 if none is."""
+        return 0 if self._outcome is None else self._outcome.steps
+
+    def steps_ended(self, elapsed: float) -> int:
+        """Whole steps of the run under way that are over `elapsed` seconds after its start; the last one never is.
+
+        Each step of a run of several lasts longer than the one before by the same amount, so this is the root of a
+        quadratic. Raises RuntimeError if no run is under way.
+        """
+        steps = self._under_way().steps
+        if steps == 1:
+            return 0
+        run, profile = self._run, self.profile
+        growth = profile.per_kv_token * run.decoding / 2
+        first = profile.base + profile.per_decode * run.decoding + profile.per_kv_token * run.decode_kv + growth
+        ended = int(2 * elapsed / (first + sqrt(first * first + 4 * growth * elapsed)))
+        return max(0, min(ended, steps - 1))
 
     def submit(self, sequence: EngineSequence) -> None:
         """Queue a sequence; it is considered at the next `start`. ValueError if it could never fit in KV memory."""

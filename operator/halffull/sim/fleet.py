@@ -1,0 +1,45 @@
+"""The replicas of a simulated run, as its scenario describes them. Called by `simulation`."""
+
+from dataclasses import replace
+
+from halffull.api.scenario import Contender
+from halffull.core.books import PREFILL_RATE, Replica
+from halffull.sim.profiles import Profile
+from halffull.sim.setting import Setting
+from halffull.sim.trace import BLOCK_TOKENS
+from halffull.sim.virtual_engine import Page, VirtualEngine
+
+
+def virtual_engines(setting: Setting, contender: Contender) -> list[VirtualEngine]:
+    """All replicas, each with a page per router; one large one for the bound `super`."""
+    engines = setting.scenario.engines
+    if contender.bound == "super":
+        return [_engine(setting, 0, pooled(setting.profile, engines.count), 1.0)]
+    speeds = engines.speeds or (1.0,)
+    return [_engine(setting, index, setting.profile, speeds[index % len(speeds)]) for index in range(engines.count)]
+
+
+def pooled(profile: Profile, replicas: int) -> Profile:
+    """One replica with the speed and the memory of all."""
+    return replace(
+        profile,
+        base=profile.base / replicas,
+        per_prefill_token=profile.per_prefill_token / replicas,
+        per_attention=profile.per_attention / replicas,
+        per_decode=profile.per_decode / replicas,
+        per_kv_token=profile.per_kv_token / replicas,
+        kv_tokens=profile.kv_tokens * replicas,
+        max_batched_tokens=profile.max_batched_tokens * replicas,
+        max_sequences=profile.max_sequences * replicas,
+    )
+
+
+def _engine(setting: Setting, index: int, profile: Profile, speed: float) -> VirtualEngine:
+    pages = []
+    for _ in range(setting.scenario.routers.count):
+        replica = Replica(f"replica-{index}", "simulated", 8000 + index, max_sequences=profile.max_sequences)
+        replica.kv_tokens = float(profile.kv_tokens)
+        if setting.scenario.engines.speeds_told:
+            replica.prefill_rate_told = PREFILL_RATE * speed
+        pages.append(Page(replica))
+    return VirtualEngine(index, profile, 1 / speed, pages, block_size=BLOCK_TOKENS, prefix_cache=setting.prefix_cache)

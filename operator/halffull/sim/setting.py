@@ -1,0 +1,137 @@
+"""From the scenario document to what a run needs: lengths, rate, engine profile. Called by `compare`, once per scenario."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from halffull.api.scenario import Clients, Scenario
+from halffull.sim import workload
+from halffull.sim.demand import Demand
+from halffull.sim.presets import PRESETS, Lengths, Preset, Trace
+from halffull.sim.profiles import PROFILES, Profile
+from halffull.sim.saturation import saturated_throughput
+from halffull.sim.trace import BLOCK_TOKENS, Call, TraceError, read_trace, recorded_lengths
+
+DEFAULT_LOAD = 0.9
+DEFAULT_REQUESTS = 20_000
+
+
+class SettingError(Exception):
+    """A scenario that cannot be run: says why and what can be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A scenario made concrete."""
+
+    scenario: Scenario
+    profile: Profile
+    prefix_cache: bool
+    calls: tuple[Call, ...]
+    """the requests of seed 0, in order"""
+    poisson: bool
+    saturation: float
+    """requests per second of one saturated replica"""
+    rate: float
+    """requests per second that arrive"""
+
+    def at_load(self, load: float) -> "Setting":
+        """The same at another load."""
+        return replace(self, rate=load * self.saturation * self.scenario.engines.count)
+
+    @property
+    def load(self) -> float:
+        """Arrival rate over the saturated throughput of all replicas."""
+        return self.rate / (self.saturation * self.scenario.engines.count)
+
+    def solo_seconds(self, prompt_tokens: int) -> float:
+        """Time to the first token of a prompt alone on one replica, without prefix hits (the unit of slowdown)."""
+        profile = self.profile
+        steps = -(-prompt_tokens // profile.max_batched_tokens)
+        return (
+            profile.base * steps
+            + profile.per_prefill_token * prompt_tokens
+            + profile.per_attention * prompt_tokens * prompt_tokens / 2
+        )
+
+    def demands(self, seed: int) -> list[Demand]:
+        """The requests of one run, by arrival."""
+        calls = workload.permuted(self.calls, seed)
+        if self.poisson:
+            times = workload.poisson_times(len(calls), self.rate, seed)
+        else:
+            times = workload.recorded_times(calls, self.rate, seed)
+        rng = Random(f"clients {seed}")
+        clients = self.scenario.clients
+        return [
+            _demand(number, at, call, clients, rng) for number, (at, call) in enumerate(zip(times, calls, strict=True))
+        ]
+
+
+def setting(scenario: Scenario) -> Setting:
+    """Read the trace, measure saturation. Raises SettingError, TraceError."""
+    preset = PRESETS.get(scenario.workload)
+    if preset is None:
+        raise SettingError(f"workload {scenario.workload!r} is unknown; allowed: {', '.join(PRESETS)}")
+    engines = scenario.engines
+    profile = PROFILES[engines.profile or preset.profile]
+    batched = engines.max_batched_tokens or preset.max_batched_tokens
+    profile = replace(
+        profile,
+        kv_tokens=engines.kv_tokens or preset.kv_tokens,
+        max_batched_tokens=batched,
+        max_sequences=engines.max_sequences or min(profile.max_sequences, batched),
+    )
+    pool = _pool(scenario, preset)
+    poisson = preset.poisson if scenario.arrivals is None else scenario.arrivals == "poisson"
+    if not poisson and not pool[-1].at_s:
+        raise SettingError(
+            f"workload {scenario.workload} needs recorded arrivals: give --trace with a file that has them, or --arrivals poisson"
+        )
+    if poisson:
+        calls = tuple(workload.repeated(pool, scenario.requests or max(len(pool), DEFAULT_REQUESTS)))
+    else:
+        calls = pool[: scenario.requests]
+    _check_size(calls, profile)
+    saturation = saturated_throughput(pool, profile)
+    rate = scenario.rate or (scenario.load or DEFAULT_LOAD) * saturation * engines.count
+    prefix_cache = preset.prefix_cache if engines.prefix_cache is None else engines.prefix_cache
+    return Setting(scenario, profile, prefix_cache, calls, poisson, saturation, rate)
+
+
+def _pool(scenario: Scenario, preset: Preset) -> tuple[Call, ...]:
+    """The requests that the workload is made of."""
+    lengths = preset.lengths
+    if scenario.trace is not None:
+        path = Path(scenario.trace)
+        return tuple(read_trace(path / lengths.file if path.is_dir() and isinstance(lengths, Trace) else path))
+    if isinstance(lengths, Lengths):
+        return tuple(workload.drawn(lengths, scenario.requests or DEFAULT_REQUESTS, Random(0)))
+    if lengths.recorded is not None:
+        return tuple(recorded_lengths(lengths.recorded))
+    raise SettingError(f"workload {scenario.workload} needs its trace: give --trace with the path of {lengths.file}")
+
+
+def _check_size(calls: Sequence[Call], profile: Profile) -> None:
+    longest = max(call.prompt_tokens + call.output_tokens for call in calls)
+    if longest > profile.kv_tokens:
+        raise TraceError(f"a request of {longest} tokens does not fit in a KV cache of {profile.kv_tokens}")
+
+
+def _demand(number: int, at: float, call: Call, clients: Clients, rng: Random) -> Demand:
+    factor = clients.token_bias
+    if clients.token_noise:
+        factor *= rng.lognormvariate(0.0, clients.token_noise)
+    return Demand(
+        number=number,
+        arrived=at,
+        prompt_tokens=call.prompt_tokens,
+        output_tokens=call.output_tokens,
+        blocks=call.blocks[: call.prompt_tokens // BLOCK_TOKENS],
+        estimate=max(1, round(call.prompt_tokens * factor)),
+        stream=clients.streamed >= 1 or rng.random() < clients.streamed,
+        priority=0 if not clients.urgent or rng.random() < clients.urgent else 1,
+        caller=f"caller-{rng.randrange(clients.callers)}" if clients.callers > 1 else "",
+        router=rng.random(),
+    )

@@ -1,0 +1,125 @@
+"""`halffull simulate`: compares schedulers on modelled replicas, with the router's own code, on a virtual clock."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress
+
+from halffull.api.scenario import Scenario
+from halffull.sim.comparison import Summary, compare
+from halffull.sim.presets import PRESETS
+from halffull.sim.setting import Setting, SettingError, setting
+from halffull.sim.table import table
+from halffull.sim.trace import TraceError
+
+DEFAULT_POLICIES = "round-robin,least-requests,sal"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options; each overrides the scenario's field."""
+    parser.add_argument("scenario", nargs="?", type=Path, metavar="FILE", help="scenario in YAML")
+    what = parser.add_argument_group("what is compared")
+    what.add_argument(
+        "--policies",
+        metavar="LIST",
+        help=f"POLICY[/ORDERING[/GATE]],... or super, a bound; the first is the baseline ({DEFAULT_POLICIES})",
+    )
+    what.add_argument("--baseline", metavar="NAME", help="the one that others are compared with")
+    what.add_argument("--seeds", type=int, metavar="N", help="runs of each")
+
+    load = parser.add_argument_group("requests")
+    load.add_argument("--workload", metavar="NAME", help=f"one of {', '.join(PRESETS)} (convP)")
+    load.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="trace, or directory with the workload's; absent: lengths that ship with halffull",
+    )
+    load.add_argument("--arrivals", choices=("trace", "poisson"), help="as recorded, or independent")
+    load.add_argument("--load", type=float, metavar="X", help="arrival rate over what saturated replicas do (0.9)")
+    load.add_argument("--rate", type=float, metavar="X", help="arrival rate, requests a second")
+    load.add_argument("--requests", type=int, metavar="N", help="requests of a run")
+
+    fleet = parser.add_argument_group("fleet")
+    fleet.add_argument("--replicas", type=int, metavar="N", help="number of replicas (8)")
+    fleet.add_argument("--profile", choices=("a100", "h100"), help="GPU to model")
+    fleet.add_argument("--kv-tokens", type=int, metavar="N", help="KV cache of each replica")
+    fleet.add_argument("--routers", type=int, metavar="N", help="number of routers (1)")
+    fleet.add_argument(
+        "--share", type=float, metavar="S", help="seconds until routers know of each other's changes (never)"
+    )
+    fleet.add_argument("--signals", type=float, metavar="S", help="seconds between scrapes of engine metrics (0.2)")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    output.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare and print; 2 where the scenario cannot be run."""
+    try:
+        plan = setting(scenario_of(arguments))
+    except (SettingError, TraceError, ValidationError, OSError, yaml.YAMLError) as error:
+        sys.stderr.write(f"halffull simulate: {error}\n")
+        return 2
+    summaries = _compare(plan, arguments.jobs)
+    Console(width=None if sys.stdout.isatty() else 200).print(table(plan, summaries))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(document(plan, summaries), indent=1) + "\n")
+    return 0
+
+
+def scenario_of(arguments: argparse.Namespace) -> Scenario:
+    """Return the scenario of the file, with the flags over it. Raises ValidationError, OSError, YAMLError."""
+    fields: dict[str, Any] = {}
+    if arguments.scenario is not None:
+        fields = yaml.safe_load(arguments.scenario.read_text(encoding="utf-8")) or {}
+    for name in ("baseline", "seeds", "workload", "trace", "arrivals", "load", "rate", "requests"):
+        _override(fields, name, getattr(arguments, name))
+    _override(fields, "count", arguments.replicas, "engines")
+    _override(fields, "profile", arguments.profile, "engines")
+    _override(fields, "kvTokens", arguments.kv_tokens, "engines")
+    _override(fields, "count", arguments.routers, "routers")
+    _override(fields, "shareSeconds", arguments.share, "routers")
+    _override(fields, "signalsSeconds", arguments.signals, "routers")
+    if arguments.policies is not None or "contenders" not in fields:
+        fields["contenders"] = [contender(text) for text in (arguments.policies or DEFAULT_POLICIES).split(",")]
+    return Scenario.model_validate(fields)
+
+
+def contender(text: str) -> dict[str, Any]:
+    """Return the entry of `contenders` that `POLICY[/ORDERING[/GATE]]` means."""
+    if text == "super":
+        return {"name": text, "bound": "super", "scheduling": {"policy": "round-robin", "gate": "none"}}
+    names = dict(zip(("policy", "ordering", "gate"), text.split("/"), strict=False))
+    return {"name": text, "scheduling": {key: name for key, name in names.items() if name}}
+
+
+def document(plan: Setting, summaries: list[Summary]) -> dict[str, Any]:
+    """Return the JSON document of a comparison."""
+    return {
+        "scenario": plan.scenario.dump(),
+        "saturationPerReplica": plan.saturation,
+        "rate": plan.rate,
+        "load": plan.load,
+        "contenders": [summary.document() for summary in summaries],
+    }
+
+
+def _override(fields: dict[str, Any], name: str, value: Any, block: str | None = None) -> None:
+    if value is not None:
+        target = fields if block is None else fields.setdefault(block, {})
+        target[name] = value
+
+
+def _compare(plan: Setting, jobs: int) -> list[Summary]:
+    runs = plan.scenario.seeds * len(plan.scenario.contenders)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("simulating", total=runs)
+        return compare(plan, max(1, min(jobs, runs)), lambda _: progress.advance(task))

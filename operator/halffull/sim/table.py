@@ -1,0 +1,65 @@
+"""Prints a comparison as a table for people. Called by `simulate`."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from halffull.sim.comparison import Summary
+from halffull.sim.setting import Setting
+
+
+def table(setting: Setting, summaries: Sequence[Summary]) -> Table:
+    """Return one row per contender: means over the seeds, ± half the range where it matters."""
+    scenario = setting.scenario
+    baseline = scenario.baseline or scenario.contenders[0].name
+    objective = scenario.objective
+    goal = f"slowdown<{objective.slowdown:g}" if objective.slowdown else f"TTFT<{objective.ttft_seconds:g}s"
+    result = Table(title=title(setting), title_justify="left", box=None, pad_edge=False)
+    result.add_column("policy", no_wrap=True)
+    for heading in (
+        "TTFT p50",
+        "p95",
+        "p99",
+        f"{baseline}/x p99",
+        "TPOT p99",
+        "s/token",
+        goal,
+        "tok/s",
+        "preempt/req",
+        "hits",
+    ):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for summary in summaries:
+        result.add_row(*row(summary))
+    failed = sum(sum(run.figures.failed.values()) for summary in summaries for run in summary.runs)
+    if failed:
+        result.caption = f"{failed} requests failed"
+    return result
+
+
+def title(setting: Setting) -> str:
+    """Return what was simulated, in a line."""
+    scenario = setting.scenario
+    routers = f", {scenario.routers.count} routers" if scenario.routers.count > 1 else ""
+    return (
+        f"{scenario.workload}, {scenario.engines.count} replicas, load {setting.load:.2f} "
+        f"({setting.rate:.1f} requests/s){routers}, {scenario.seeds} seeds of {len(setting.calls)} requests"
+    )
+
+
+def row(summary: Summary) -> list[str]:
+    """Return the cells of one contender."""
+    ratio = summary.ratio
+    return [
+        summary.contender,
+        f"{summary.mean('ttft_p50'):.3f}",
+        f"{summary.mean('ttft_p95'):.2f}",
+        f"{summary.mean('ttft_p99'):.2f}±{summary.half_range('ttft_p99'):.2f}",
+        f"{ratio.mean:.2f} [{ratio.low:.2f}-{ratio.high:.2f}]",
+        f"{summary.mean('tpot_p99'):.3f}",
+        f"{summary.mean('normalised_latency'):.3f}",
+        f"{summary.mean('good'):.3f}",
+        f"{summary.mean('tokens_per_second'):.0f}",
+        f"{summary.mean('preemptions'):.3f}",
+        f"{summary.mean('prefix_hits'):.2f}",
+    ]
