@@ -46,6 +46,7 @@ def router_config(
             limits=spec.router.limits,
             drain=spec.router.drain,
             retries=spec.router.retries,
+            access_log=spec.router.access_log,
             request_timeout_seconds=spec.router.request_timeout_seconds,
         ),
         balance=balance or (previous.balance if previous else Balance()),

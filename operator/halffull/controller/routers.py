@@ -38,6 +38,7 @@ def container(owner: ModelDeployment, name: str, image: str) -> Document:
         "image": image,
         "command": ["halffull", "router"],
         "args": _args(owner),
+        "env": [{"name": "TMPDIR", "value": STATE_FOLDER}],  # the root file system is read-only
         "ports": [
             {"name": "http", "containerPort": names.ROUTER_PORT, "protocol": "TCP"},
             {"name": "admin", "containerPort": names.ADMIN_PORT, "protocol": "TCP"},
@@ -73,6 +74,7 @@ def _args(owner: ModelDeployment) -> list[str]:
         f"--port={names.ROUTER_PORT}",
         f"--admin-port={names.ADMIN_PORT}",
         *([f"--workers={router.workers}"] if router.workers > 1 else []),
+        *([f"--tls={TLS_FOLDER}"] if router.tls else []),
         *([f"--tls={TLS_FOLDER}"] if router.tls else []),
     ]
 
