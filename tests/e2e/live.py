@@ -45,8 +45,9 @@ class Cluster:
         return sorted(item["metadata"]["name"] for item in items if "deletionTimestamp" not in item["metadata"])
 
     def objects(self) -> set[str]:
-        """What is in the namespace, besides what every namespace holds."""
-        listed = self.kubectl("-n", NAMESPACE, "get", CHILDREN, "-o", "name").split()
+        """What is in the namespace, besides what every namespace holds and what the chart put there."""
+        not_the_charts = "app.kubernetes.io/managed-by!=Helm"
+        listed = self.kubectl("-n", NAMESPACE, "get", CHILDREN, "-l", not_the_charts, "-o", "name").split()
         return {name.replace(".apps/", "/").replace(".k8s.io", "") for name in listed} - GIVEN
 
     def row(self, name: str) -> dict[str, str]:
