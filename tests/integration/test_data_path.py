@@ -560,3 +560,41 @@ async def test_a_class_must_be_a_number() -> None:
 
         assert (status, headers["x-halffull-reason"]) == (400, "bad_request")
         assert b"x-halffull-priority" in body
+
+
+async def test_the_end_of_each_request_is_told_once() -> None:
+    engine = Engine(whole(PLAIN), stream(ROLE, TOKEN, DONE), stream(ROLE, TOKEN, end=False), hang)
+    told: list[tuple[str, int, str, str]] = []
+    async with world(engine) as w:
+        w.proxy.witnesses.append(lambda e: told.append((e.path, e.status, e.reason, e.replica)))
+        await w.post(CHAT % b"false")
+        await w.post(CHAT % b"true")
+        await w.post(CHAT % b"true")
+        await w.post(b"{")
+        _, writer = await w.connect()
+        writer.write(post(CHAT % b"true"))
+        await until(lambda: len(engine.requests) == 4)
+        writer.transport.abort()
+        await until(lambda: len(told) == 5)
+
+    path = "/v1/chat/completions"
+    assert told == [
+        (path, 200, "", "r0"),
+        (path, 200, "", "r0"),
+        (path, 200, "engine_broken", "r0"),
+        (path, 400, "invalid_body", ""),
+        (path, 499, "", "r0"),
+    ]
+
+
+async def test_a_streamed_response_is_continued_where_it_was_made() -> None:
+    made = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1"}}\n\n'
+    text = b'event: response.output_text.delta\ndata: {"delta":"x"}\n\n'
+    end = b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"resp_1"}}\n\n'
+    engines = [Engine(stream(made, text, end), whole(PLAIN)) for _ in range(4)]
+    async with world(*engines) as w:
+        body = b'{"model":"m","input":"hi","stream":true}'
+        _, headers, _ = await w.post(body, "/v1/responses")
+        home = headers["x-halffull-replica"]
+        follow = b'{"model":"m","input":"hi","previous_response_id":"resp_1"}'
+        assert {(await w.post(follow, "/v1/responses"))[1]["x-halffull-replica"] for _ in range(4)} == {home}

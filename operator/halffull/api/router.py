@@ -70,6 +70,13 @@ class Retries(Document):
     """Requests that may be sent again in ten seconds in any case."""
 
 
+class AccessLog(Document):
+    """One JSON line per finished request on the router's standard output; it holds no text of prompts or answers."""
+
+    sample: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of requests that are written, 0 to 1; 0: none."""
+
+
 class Router(Document):
     """The routing sidecar."""
 
@@ -106,5 +113,7 @@ class Router(Document):
     """How a router stops."""
     retries: Retries = Retries()
     """When a request that has not started is tried at another replica."""
+    access_log: AccessLog = AccessLog()
+    """Lines for finished requests."""
     request_timeout_seconds: Seconds = 3600.0
     """Seconds from a request's arrival to the end of its answer."""

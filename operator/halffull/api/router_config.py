@@ -14,7 +14,7 @@ from halffull.api.base import Document
 from halffull.api.engine import EngineLimits, EngineType, Scheme
 from halffull.api.errors import UNKNOWN_FIELD, DocumentError, path, sentences
 from halffull.api.model_deployment import Tokenizer
-from halffull.api.router import Drain, Retries, RouterLimits
+from halffull.api.router import AccessLog, Drain, Retries, RouterLimits
 from halffull.api.scheduling import Scheduling
 from halffull.api.values import Items, Port, SecondsOrZero
 
@@ -53,6 +53,7 @@ class RouterSettings(Document):
     limits: RouterLimits = RouterLimits()
     drain: Drain = Drain()
     retries: Retries = Retries()
+    access_log: AccessLog = AccessLog()
     request_timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
 

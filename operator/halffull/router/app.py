@@ -11,6 +11,8 @@ import os
 import random
 import secrets
 import signal
+import sys
+import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,8 @@ from halffull.api.scheduling import Scheduling
 from halffull.core.contracts import Rng
 from halffull.core.dispatch import Dispatcher, Limits
 from halffull.engines.catalog import ENGINES
-from halffull.router import admin, metrics, scheduler
+from halffull.router import admin, metrics, scheduler, tracing
+from halffull.router.access_log import AccessLog
 from halffull.router.applier import Applier
 from halffull.router.config import Config
 from halffull.router.config_source import ConfigMapSource, FileSource
@@ -74,6 +77,8 @@ class Options:
     ready_file: Path | None = None
     fallback_engine: EngineTarget | None = None
     """forwarded to while there is no configuration at all"""
+    traces: bool = False
+    """send spans, where OpenTelemetry is installed"""
     tls: ServerTls | None = None
     """HTTPS on the public port; None: HTTP"""
 
@@ -95,10 +100,14 @@ class Router:
         plan = Plan(EngineClient(self._engines, EngineTarget()), adapter)
         self._scraper = Scraper(plan, now, rng, self._proxy.refresh)
         self._fleet = Fleet(dispatcher.books, self._proxy, self._scraper, now)
+        access_log = AccessLog(sys.stdout.write, time.time, rng)
+        if options.traces and (spans := tracing.tracer(now, time.time)) is not None:
+            self._proxy.witnesses.append(spans)
         source = options.source
         self._applier = Applier(
             dispatcher=dispatcher,
             proxy=self._proxy,
+            access_log=access_log,
             fleet=self._fleet,
             scraper=self._scraper,
             engines=self._engines,

@@ -14,6 +14,7 @@ from halffull.core.contracts import Rng
 from halffull.core.dispatch import Dispatcher
 from halffull.engines.catalog import ENGINES
 from halffull.router import scheduler
+from halffull.router.access_log import AccessLog
 from halffull.router.client import ClientLimits
 from halffull.router.endpoints import FixedSource, Saved, SliceSource
 from halffull.router.engine_client import EngineClient, engine_tls
@@ -34,6 +35,7 @@ class Applier:
         *,
         dispatcher: Dispatcher,
         proxy: Proxy,
+        access_log: AccessLog,
         fleet: Fleet,
         scraper: Scraper,
         engines: aiohttp.ClientSession,
@@ -46,6 +48,7 @@ class Applier:
         """`api` None: there is no API server, and a configuration that names a Service is refused."""
         self._dispatcher = dispatcher
         self._proxy = proxy
+        self._access_log = access_log
         self._fleet = fleet
         self._scraper = scraper
         self._engines = engines
@@ -74,6 +77,7 @@ class Applier:
             limits = scheduler.limits(document)
             self._dispatcher.configure(made.policy, made.ordering, made.gate, limits, self._now())
         self._proxy.configure(plan.adapter, settings)
+        self._log_access(document.router.access_log.sample)
         self._proxy.engines.tls = tls
         self._proxy.engines.connect_s = document.router.limits.connect_seconds
         self._scraper.configure(plan)
@@ -87,6 +91,15 @@ class Applier:
             self.close()
             self._source = source
             self._following = asyncio.get_running_loop().create_task(again(source.run, "endpoints"))
+
+    def _log_access(self, share: float) -> None:
+        """Write lines of a share of requests; of none, the data path does not even tell."""
+        witnesses = self._proxy.witnesses
+        self._access_log.share = share
+        if share > 0 and self._access_log not in witnesses:
+            witnesses.append(self._access_log)
+        elif share <= 0 and self._access_log in witnesses:
+            witnesses.remove(self._access_log)
 
     def close(self) -> None:
         """Follow endpoints no longer."""

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             state_dir=arguments.state_dir,
             ready_file=arguments.ready_file,
             fallback_engine=_fallback(arguments.fallback_engine),
+            traces="OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ,
             tls=ServerTls(arguments.tls) if arguments.tls else None,
         )
     except (ValueError, OSError) as error:

@@ -1,5 +1,6 @@
 """What the APIs say on the wire: errors in each form, what an event of a stream means, usage. Pure; `proxy` calls it."""
 
+import re
 from enum import Enum
 from typing import Any
 
@@ -78,6 +79,7 @@ _ENDS = {
     for api, marks in STREAM_ENDS.items()
 }
 LONGEST_END = max(len(mark) for marks in _ENDS.values() for mark in marks)
+_RESPONSE_ID = re.compile(rb'"id":\s*"(resp_[!-~]{1,128}?)"')
 _QUIET = {
     Dialect.ANTHROPIC: (b"message_start", b"content_block_start", b"ping"),
     Dialect.RESPONSES: (
@@ -148,6 +150,12 @@ def usage(body: bytes) -> tuple[int | None, int | None, str | None]:
     except msgspec.DecodeError:
         return None, None, None
     return *_tokens(answer.usage), answer.id
+
+
+def response_id(opening: bytes) -> str:
+    """Return the id of a stored response from the events that open its stream, or an empty text."""
+    found = _RESPONSE_ID.search(opening)
+    return found[1].decode() if found else ""
 
 
 def stream_usage(piece: bytes) -> tuple[int | None, int | None]:

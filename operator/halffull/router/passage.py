@@ -13,19 +13,21 @@ from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange
 from halffull.core.faults import Blame, Fault
 from halffull.core.values import Request
-from halffull.engines.base import Path, aborted
+from halffull.engines.base import Dialect, Path, aborted
 from halffull.router import dialect, framing, prompt
 from halffull.router.answer import Answer
 from halffull.router.client import Client
 from halffull.router.dialect import Event
 from halffull.router.framing import Headers
 from halffull.router.head import Head
-from halffull.router.telemetry import Decision
+from halffull.router.telemetry import Decision, Ended
 from halffull.router.upstream import Upstream
 
 if TYPE_CHECKING:
     from halffull.router.proxy import Proxy
 
+CLIENT_GONE = 499
+"""status in logs and traces of a request whose client went away"""
 _PRIORITY = re.compile(rb"-?[0-9]{1,3}\Z")
 
 
@@ -185,7 +187,10 @@ class Passage:
             proxy.telemetry.of(exchange.replica.name).first_token(now, now - self.arrived)
         self._flowing = True
         self._answer.chunked = self._client.begin(self._answer.status, self._own_lines())
-        self._relay(self._answer.release())
+        opening = self._answer.release()
+        if self._kind.dialect is Dialect.RESPONSES and (stored := dialect.response_id(opening)):
+            proxy.remember(stored, exchange.replica.name)
+        self._relay(opening)
         if proxy.dispatcher.queue:
             proxy.release()  # a replica whose trial this was takes more now
 
@@ -253,7 +258,7 @@ class Passage:
             prompt_tokens or exchange.request.prompt_tokens, exchange.tokens,
             now - exchange.started_at if self._answer.events and exchange.started_at is not None else None,
         )  # fmt: skip
-        self._leave()
+        self._leave(self._answer.status)
         proxy.carry_out(proxy.dispatcher.finished(exchange, now))
 
     # --- what goes wrong
@@ -301,7 +306,7 @@ class Passage:
             return
         proxy.telemetry.failures[failure.reason.header] += 1
         self._drop_upstream()
-        self._leave()
+        self._leave(self._answer.status, failure.reason.header)
         if self._answer.events:
             events = dialect.error_events(self._kind.dialect, failure)
             self._client.write(framing.chunk(events) + framing.LAST_CHUNK if self._answer.chunked else events)
@@ -312,7 +317,7 @@ class Passage:
 
     def fail(self, failure: Failure) -> None:
         """Answer with an error; the dispatcher holds nothing of this request."""
-        self._leave()
+        self._leave(failure.reason.status, failure.reason.header)
         self._proxy.answer(self._client, self._head, failure, self.request_id)
 
     def expire(self) -> None:
@@ -333,7 +338,7 @@ class Passage:
             return
         proxy.telemetry.cancelled += 1
         self._drop_upstream()
-        self._leave()
+        self._leave(CLIENT_GONE)
         proxy.carry_out(proxy.dispatcher.cancel(exchange, proxy.clock()))
 
     def pause(self) -> None:
@@ -353,12 +358,35 @@ class Passage:
         replica = exchange.replica.name if exchange is not None and exchange.replica is not None else ""
         return self._answer.lines, framing.own_lines(self.request_id, replica)
 
-    def _leave(self) -> None:
+    def _leave(self, status: int, reason: str = "") -> None:
         """The request is over. Passage and exchange let go of each other, so that no garbage collector need come."""
         self._proxy.passages.discard(self)
+        for witness in self._proxy.witnesses:
+            witness(self._ended(status, reason))
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.host = None
+
+    def _ended(self, status: int, reason: str) -> Ended:
+        exchange, head, proxy = self.exchange, self._head, self._proxy
+        replica = exchange.replica if exchange is not None else None
+        return Ended(
+            request_id=self.request_id,
+            method=head.method.decode(),
+            path=proxy.adapter.label(head.path),
+            status=status,
+            reason=reason,
+            replica=replica.name if replica is not None else "",
+            attempts=exchange.attempts if exchange is not None else 0,
+            prompt_tokens=exchange.request.prompt_tokens if exchange is not None else 0,
+            generated_tokens=exchange.tokens if exchange is not None else 0,
+            caller=exchange.request.caller if exchange is not None else "",
+            traceparent=head.fields.get(b"traceparent", b"").decode("latin-1"),
+            arrived=self.arrived,
+            sent_at=exchange.sent_at or None if exchange is not None else None,
+            started_at=exchange.started_at if exchange is not None else None,
+            ended_at=proxy.clock(),
+        )
 
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None

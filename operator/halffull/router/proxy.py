@@ -23,7 +23,7 @@ from halffull.router.client import Client, ClientLimits
 from halffull.router.engines import Engines
 from halffull.router.head import Head
 from halffull.router.passage import Passage
-from halffull.router.telemetry import Telemetry
+from halffull.router.telemetry import Ended, Telemetry
 
 BYTES_PER_TOKEN = 4.0
 """of text, until `usage` of an answer says better"""
@@ -66,6 +66,8 @@ class Proxy:
         self.clients: set[Client] = set()
         self.passages: set[Passage] = set()
         """requests that are not answered yet"""
+        self.witnesses: list[Callable[[Ended], None]] = []
+        """who hears of each request's end: logs, traces"""
         self.closing = False
         """connections end with their next answer"""
         self._ids = (f"{id_prefix}{number:x}" for number in itertools.count(1))

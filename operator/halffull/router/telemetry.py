@@ -98,6 +98,31 @@ class Decision(NamedTuple):
     """of the replica, this request included"""
 
 
+class Ended(NamedTuple):
+    """How a request ended, for logs and traces; holds no text. Times are seconds of the router's monotonic clock."""
+
+    request_id: str
+    method: str
+    path: str
+    """one of the adapter's, so bounded"""
+    status: int
+    """499: the client went away"""
+    reason: str
+    """of an error that the router answered; empty: none"""
+    replica: str
+    """the last one that it was given to; empty: none"""
+    attempts: int
+    prompt_tokens: int
+    generated_tokens: int
+    caller: str
+    """a hash"""
+    traceparent: str
+    arrived: float
+    sent_at: float | None
+    started_at: float | None
+    ended_at: float
+
+
 class Telemetry:
     """All counters of one router."""
 
