@@ -171,8 +171,8 @@ class Client(asyncio.Protocol):
         seen = len(self._unread)
         if seen:
             data = self._unread + data
-        elif data[:1] == b"\r":
-            data = data[cast("re.Match[bytes]", _EMPTY_LINES.match(data)).end() :]
+        if data[:1] == b"\r":
+            data, seen = data[cast("re.Match[bytes]", _EMPTY_LINES.match(data)).end() :], 0
         limits = self._server.limits
         end = data.find(b"\r\n\r\n", max(seen - 3, 0)) + 4
         if end < 4 or end > limits.head_bytes:

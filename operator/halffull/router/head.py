@@ -23,7 +23,7 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)")
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
-_MISREAD = frozenset({b"content_length", b"transfer_encoding", b"host_", b"content-length_", b"transfer-encoding_"})
+_MISREAD = frozenset({b"content_length", b"transfer_encoding", b"host_"})
 """names that some servers read as framing headers"""
 _WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"CONNECT"})
 """methods with whose bodies servers disagree"""
