@@ -11,10 +11,9 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from halffull.api.errors import DocumentError, sentences
+from halffull.api.errors import DocumentError
 from halffull.api.model_deployment import ModelDeployment, SchedulingPolicy
+from halffull.api.newer import read_known
 from halffull.api.router_config import RouterConfig, parse_router_config
 from halffull.controller import adoption, children, names, routers
 from halffull.controller.child import TEMPLATE_HASH, Live, Settings
@@ -85,9 +84,9 @@ class Reconciler:
         if record.status_at is None:
             record.status = document.get("status") or {}
         try:
-            owner = ModelDeployment.model_validate({**document, "status": {}})
-        except ValidationError as error:
-            message = "; ".join(sentences(error, document))
+            owner, _ = read_known(ModelDeployment, {**document, "status": {}})
+        except DocumentError as error:
+            message = "; ".join(error.lines)
             await self._write(key, record, document, refused(document, record.status, message, _now()))
             return
         if record.engine_args is None:
@@ -121,9 +120,9 @@ class Reconciler:
                 f"SchedulingPolicy {named.name} does not exist; what was applied last stays",
             )
         try:
-            return SchedulingPolicy.model_validate({**document, "status": {}}), None
-        except ValidationError as error:
-            message = f"SchedulingPolicy {named.name}: {'; '.join(sentences(error, document))}"
+            return read_known(SchedulingPolicy, {**document, "status": {}})[0], None
+        except DocumentError as error:
+            message = f"SchedulingPolicy {named.name}: {'; '.join(error.lines)}"
             return None, ("PolicyInvalid", message)
 
     async def _publish(
