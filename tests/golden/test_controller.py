@@ -13,7 +13,7 @@ import yaml
 
 from halffull.api.model_deployment import ModelDeployment, SchedulingPolicy
 from halffull.api.router_config import Balance
-from halffull.controller.child import Live, Settings
+from halffull.controller.child import Settings
 from halffull.controller.desired import desired
 from halffull.controller.endpoints import Endpoint
 from halffull.controller.facts import Facts, Notes, RouterAnswer
@@ -57,8 +57,7 @@ def result(case: dict[str, Any]) -> dict[str, Any]:
     policy = SchedulingPolicy.model_validate(case["schedulingPolicy"]) if "schedulingPolicy" in case else None
     balance = Balance.model_validate(case["balance"]) if "balance" in case else None
     config = router_config(owner, policy, None, balance, engine_args=case.get("engineArgs", ()))
-    live = Live(**case["live"]) if "live" in case else None
-    children = [json.loads(json.dumps(child)) for child in desired(owner, config, SETTINGS, live)]
+    children = [json.loads(json.dumps(child)) for child in desired(owner, config, SETTINGS)]
     for child in children:
         if child["kind"] == "ConfigMap":  # the document reads better than its text, and without the schema's defaults
             child["data"]["router.json"] = config.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -108,6 +108,7 @@ def test_a_child_wakes_its_owner_unless_only_its_status_changed() -> None:
 def test_pods_that_two_adopt_wake_both() -> None:
     seen = picture()
     assert seen.take("EndpointSlice", "ADDED", slice_of("a", 1, "x", "y")) == {item("a")}
+    assert seen.take("EndpointSlice", None, slice_of("a", 1, "x", "y")) == set()
 
     assert seen.take("EndpointSlice", "ADDED", slice_of("b", 2, "y")) == {item("a"), item("b")}
     assert seen.observed.sharers(Key("n", "a")) == ["b"]

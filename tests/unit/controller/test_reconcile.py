@@ -128,12 +128,12 @@ class Operator:
     async def _work(self, key: Key) -> None:
         await self._reconciler.reconcile(key)
 
-    def edit(self, **spec: Any) -> None:
+    def edit(self, status: dict[str, Any] | None = None, **spec: Any) -> None:
         """Change the ModelDeployment."""
         self._generation += 1
         metadata = {"name": "d", "namespace": "n", "uid": "u", "generation": self._generation}
         defaults = {"model": "m", "engine": {"type": "vllm", "endpoints": ["fast:1", "slow:1"]}}
-        document = {"kind": "ModelDeployment", "metadata": metadata, "spec": {**defaults, **spec}}
+        document = {"kind": "ModelDeployment", "metadata": metadata, "spec": {**defaults, **spec}, "status": status}
         for key in self.observed.saw_deployment("MODIFIED", document):
             self.queue.wake(key)
 
@@ -238,15 +238,18 @@ async def test_a_slow_replica_gets_a_weight_that_is_renewed_and_lifted() -> None
 
 
 @on_virtual_time
-async def test_a_restart_keeps_the_weights() -> None:
+async def test_a_restart_keeps_weights_and_claims_nothing_else() -> None:
     server = Server()
     async with running(Operator(server, Engines(server, share=0.5))):
         await asyncio.sleep(120)
     before = server.config()
 
-    async with running(Operator(server, Engines(server, share=0.5))):
+    statuses = len(server.statuses)
+
+    async with running(Operator(server, Engines(server, share=0.5), status=server.statuses[-1][1])):
         await asyncio.sleep(10)
 
+    assert {reason(status, "PolicyApplied") for _, status in server.statuses[statuses:]} <= {"Applied"}
     after = server.config()
     assert after["balance"]["replicas"] == before["balance"]["replicas"]
     assert after["hash"] == before["hash"]
