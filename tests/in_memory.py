@@ -77,6 +77,8 @@ class ScriptedPool(Pool):
         self.connections: list[tuple[Upstream, Transport]] = []
         self.pieces: Callable[[bytes], list[bytes]] = lambda data: [data]
         """how an answer is cut into reads"""
+        self.ends: Callable[[bytes], bool] = lambda _: False
+        """after which answers the engine closes"""
 
     async def connect(self, limit_s: float) -> Upstream:
         upstream = Upstream(self, lambda: 0.0)
@@ -99,7 +101,7 @@ class ScriptedPool(Pool):
             return
         for piece in self.pieces(answer):
             loop.call_soon(self._deliver, upstream, transport, piece)
-        if b"content-length" not in answer.lower() and b"transfer-encoding" not in answer.lower():
+        if self.ends(answer):
             loop.call_soon(upstream.eof_received)
             loop.call_soon(transport.close)
 
@@ -156,12 +158,14 @@ class World:
         return answers
 
     async def settle(self) -> None:
-        """Let callbacks and connecting tasks run until nothing is on its way."""
+        """Let callbacks and connecting tasks run, and then time pass, until nothing is on its way."""
         for _ in range(12):
             await asyncio.sleep(0)
         for _ in range(10_000):
             if not self.proxy.passages:
                 return
+            self.now += 0.05
+            self.proxy.tick()
             await asyncio.sleep(0)
         raise AssertionError("a request hangs")
 
@@ -237,3 +241,16 @@ def parse_statuses(data: bytes, methods: list[bytes] | None = None) -> list[int]
                 break
         rest = connection.trailing_data[0]
     return found
+
+
+def parse_body(data: bytes) -> bytes:
+    """Return the body of the first answer."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(data)
+    body = b""
+    while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+        if isinstance(event, h11.Data):
+            body += bytes(event.data)
+    return body

@@ -16,6 +16,7 @@ IDLE_S = 4.0
 """an idle connection is not used again after this time: uvicorn, which serves most engines, closes at 5 s"""
 MAX_HEAD_BYTES = 64 << 10
 """of an answer's head, 1xx answers before it included, and between two pieces of its body"""
+START = b"HTTP/1."
 AT_ONCE = 16384
 """a request's body below this is joined to its head"""
 
@@ -98,6 +99,9 @@ class Upstream(asyncio.Protocol):
         """Called by asyncio: parse; a byte nobody asked for, or a broken message, ends the connection."""
         if self._reader is None:
             self.close()
+            return
+        if self._beyond == 0 and not START.startswith(data[: len(START)]):
+            self._lose("the answer is not HTTP/1.1")  # the parser would take ICE and RTSP for it
             return
         self._beyond += len(data)
         try:
