@@ -101,7 +101,9 @@ class Up:
 
     def children(self):
         """Process id -> command line of the engines and routers."""
-        table = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+        table = subprocess.run(
+            ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        )
         rows = [line.split(None, 2) for line in table.stdout.splitlines()]
         return {int(pid): args for pid, parent, args in rows if int(parent) == self.process.pid and "halffull" in args}
 
@@ -151,7 +153,8 @@ def file(tmp_path):
 @contextlib.contextmanager
 def load(url, model, *options):
     """`halffull load` beside the test's body; no request may fail."""
-    command = [sys.executable, "-m", "halffull", "load", "--url", url, "--model", model, "--trace", "code", *options]
+    options = options if "--trace" in options else ("--trace", "code", *options)
+    command = [sys.executable, "-m", "halffull", "load", "--url", url, "--model", model, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield process
@@ -232,6 +235,20 @@ def test_replicas_follow_and_answers_are_not_cut(up, file, eventually):
         write(file, document(replicas=1))
         eventually(lambda: len(replicas(admin)) == 1, START)
         eventually(lambda: len(running_up.engines()) == 1, START)
+
+
+def test_an_engine_that_is_not_wanted_any_more_finishes_its_answers(up, file, eventually):
+    write(file, document(args=("--speedup", "1")))
+    running_up = up(file)
+    url, admin = running_up.serving()
+    long = ["--trace", "synthetic", "--prompt-tokens", "9", "--output-tokens", "300", "--spread", "0.01"]
+    with load(url, "model-of-llama", *long, "--rate", "50", "--requests", "6"):
+        eventually(lambda: [page["decoding"] for page in replicas(admin).values()] == [3, 3])
+        write(file, document(replicas=1, args=("--speedup", "1")))
+        eventually(lambda: [page["state"] for page in replicas(admin).values()] == ["Ready", "Draining"])
+        assert sum(page["inFlight"] for page in replicas(admin).values()) == 6
+        running_up.said(r"llama engine 1 .* has ended")
+    eventually(lambda: len(replicas(admin)) == 1)
 
 
 def test_a_new_template_rolls_out_and_no_request_fails(up, file, eventually):
