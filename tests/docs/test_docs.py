@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from halffull.api.base import Document
 from halffull.api.model_deployment import load_documents
+from halffull.api.router_config import EngineTarget, ReplicaBalance, RouterConfig, RouterSettings
+from halffull.api.status import (
+    ModelDeploymentStatus,
+    ReplicaCounts,
+    ReplicaStatus,
+    RouterStatus,
+    SchedulingPolicyStatus,
+)
 from halffull.core.errors import Reason
 from halffull.core.gate import GATES
 from halffull.orderings.catalog import ORDERINGS
@@ -84,3 +93,15 @@ def test_every_reason_of_a_condition_is_explained() -> None:
     assert len(reasons) > 5
     for reason in reasons:
         assert f"`{reason}`" in page("troubleshooting"), reason
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(ModelDeploymentStatus, ReplicaCounts, ReplicaStatus, RouterStatus, SchedulingPolicyStatus),
+        *(RouterConfig, EngineTarget, RouterSettings, ReplicaBalance),
+    ],
+)
+def test_every_field_of_status_and_router_config_is_explained(model: type[Document]) -> None:
+    for field in model.model_fields.values():
+        assert f"`{field.alias}`" in page("reference"), field.alias
