@@ -211,6 +211,26 @@ def test_adopted_workloads_get_the_sidecar_and_lose_it(seen: Seen, eventually: E
     assert "volumes" not in template["spec"]
 
 
+def test_a_name_that_is_used_anew_gets_children_of_its_own(seen: Seen, eventually: Eventually) -> None:
+    seen.cluster.apply(model_deployment("j", seen.namespace))
+    eventually(lambda: seen.get("pdb", "j-engine"))
+
+    seen.cluster.kubectl("-n", seen.namespace, "delete", "mdep", "j")
+    seen.cluster.apply(model_deployment("j", seen.namespace, model="new"))  # its predecessor's children are still there
+
+    uid = seen.get("mdep", "j")["metadata"]["uid"]
+    for what, name in (("cm", "j-router"), ("deploy", "j-engine"), ("secret", "j-router"), ("pdb", "j-engine")):
+        eventually(
+            lambda what=what, name=name: (
+                [o["uid"] for o in (seen.get(what, name) or {"metadata": {}})["metadata"].get("ownerReferences", ())]
+                == [uid]
+            ),
+            seconds=90,
+        )
+    eventually(lambda: seen.config("j")["model"] == "new")
+    eventually(lambda: seen.condition("j", "Ready") == ("False", "NoRouterReady"))
+
+
 def test_every_child_is_made_and_goes_with_its_owner(seen: Seen, eventually: Eventually) -> None:
     seen.cluster.apply(model_deployment("a", seen.namespace))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from halffull.controller.child import digest
 from halffull.controller.kube import ApiError, Kube
-from halffull.controller.names import Key, Ref
+from halffull.controller.names import OWNER_LABEL, Key, Ref
 from halffull.controller.observed import Child, Observed, child_of
 from halffull.controller.records import Applied, Outcome, Record
 
@@ -28,6 +28,8 @@ async def apply(kube: Kube, observed: Observed, record: Record, key: Key, object
         if there is None and not await _free(kube, record.uid, document):
             taken.append(f"{ref.kind} {ref.name}")
             continue
+        if there is not None:
+            wait_for_predecessor(there, record.uid, ref)
         try:
             after = child_of(await kube.apply(document))
         except ApiError as error:
@@ -39,11 +41,32 @@ async def apply(kube: Kube, observed: Observed, record: Record, key: Key, object
     return Outcome(tuple(taken), tuple(refused))
 
 
+async def create_once(kube: Kube, record: Record, document: Document) -> None:
+    """Create an object that is never applied again. Raises ApiError, also while that of a predecessor is there."""
+    if await kube.create(document) is None:
+        metadata = document["metadata"]
+        existing = await kube.get(document["kind"], metadata["namespace"], metadata["name"])
+        if existing is not None:
+            wait_for_predecessor(child_of({**existing, "kind": document["kind"]}), record.uid, Ref.of(document))
+
+
 async def _free(kube: Kube, uid: str, document: Mapping[str, Any]) -> bool:
-    """Whether nobody else's object has the name."""
+    """Whether nobody else's object has the name. Raises ApiError if that of a predecessor has it still."""
     metadata = document["metadata"]
     existing = await kube.get(document["kind"], metadata["namespace"], metadata["name"])
-    return existing is None or child_of(existing).owner == uid
+    if existing is None:
+        return True
+    labels = existing["metadata"].get("labels") or {}
+    if labels.get(OWNER_LABEL) != metadata["labels"][OWNER_LABEL]:
+        return False
+    wait_for_predecessor(child_of({**existing, "kind": document["kind"]}), uid, Ref.of(document))
+    return True
+
+
+def wait_for_predecessor(there: Child, uid: str, ref: Ref) -> None:
+    """Raise ApiError if a child belongs to a deleted ModelDeployment of the same name: it will be collected soon."""
+    if there.owner not in {"", uid}:
+        raise ApiError(409, f"{ref.kind} {ref.name} of a ModelDeployment that was deleted is still there")
 
 
 def surplus(children: Mapping[Ref, Child], uid: str, objects: Iterable[Mapping[str, Any]]) -> dict[Ref, Child]:

@@ -56,7 +56,7 @@ class PolicyReconciler:
     def _behind(self, user: Key, policy: Mapping[str, Any]) -> str | None:
         """Return why a user does not schedule by the policy yet; empty: it does; None: not known yet."""
         record = self._records.get(user)
-        if record is None or record.config is None or record.decision is None:
+        if record is None or (record.decision is None and record.status_at is None):
             return None
         return behind(record, policy["metadata"])
 

@@ -173,8 +173,7 @@ class Reconciler:
         try:
             record.credentials = await credentials(self._kube, owner)
             if not record.has_secret:
-                tokens = (secrets.token_urlsafe(32), secrets.token_urlsafe(32))
-                await self._kube.create(routers.secret(owner, *tokens))
+                await children.create_once(self._kube, record, routers.secret(owner, _token(), _token()))
                 record.has_secret = True
             accounts: tuple[str, ...] = ()
             record.sidecar_problem = ""
@@ -261,6 +260,10 @@ def _with_status(document: Mapping[str, Any], made: Document) -> Document:
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
         "status": made,
     }
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(32)
 
 
 def _now() -> str:

@@ -8,7 +8,15 @@ from typing import Any
 
 from halffull.api.model_deployment import ModelDeployment
 from halffull.api.router_config import RouterConfig
-from halffull.api.status import Condition, ModelDeploymentStatus, ReplicaCounts, ReplicaStatus, RouterStatus, Summary
+from halffull.api.status import (
+    MAX_REPLICAS,
+    Condition,
+    ModelDeploymentStatus,
+    ReplicaCounts,
+    ReplicaStatus,
+    RouterStatus,
+    Summary,
+)
 from halffull.controller import names
 from halffull.controller.conditions import Conditions
 from halffull.controller.endpoints import Endpoint
@@ -27,7 +35,7 @@ def status(
     """Return the status; `previous` is the one written last, `now` RFC 3339."""
     rows = replicas(facts, config.balance)
     pods = counts(rows, facts.engine_pods)
-    routers = tuple(_router(endpoint, facts.answers.get(endpoint.name)) for endpoint in facts.routers)
+    routers = tuple(_router(endpoint, _answer(facts, endpoint.name)) for endpoint in facts.routers)
     make = Conditions(previous, owner.metadata.generation, now)
     wanted = _wanted_replicas(owner, pods)
     wanted_routers = wanted if owner.spec.router.placement == "Sidecar" else owner.spec.router.replicas
@@ -56,7 +64,7 @@ def status(
             kv=_kv(facts),
             routers=f"{sum(router.ready for router in routers)}/{wanted_routers}",
         ),
-        routers=routers,
+        routers=_listed(routers, config.hash),
         replicas=listed(rows),
     )
 
@@ -109,8 +117,14 @@ def _wanted_replicas(owner: ModelDeployment, pods: ReplicaCounts) -> int:
     return owner.spec.replicas if owner.spec.engine.template is not None else pods.total
 
 
-def _router(endpoint: Endpoint, answer: RouterAnswer | None) -> RouterStatus:
-    said = answer or RouterAnswer()
+def _listed(routers: tuple[RouterStatus, ...], hash_: str) -> tuple[RouterStatus, ...]:
+    """Return the routers that a status lists: of very many, those that are behind first."""
+    if len(routers) <= MAX_REPLICAS:
+        return routers
+    return tuple(sorted(routers, key=lambda router: (router.hash == hash_, router.name)))[:MAX_REPLICAS]
+
+
+def _router(endpoint: Endpoint, said: RouterAnswer) -> RouterStatus:
     hash_ = said.config.get("hash")
     return RouterStatus(
         name=endpoint.name,
