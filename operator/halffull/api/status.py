@@ -92,7 +92,7 @@ class ReplicaStatus(Document):
     prefill_tokens_per_second: Annotated[float, Field(ge=0)] | None = None
     """Prompt tokens per second that it was seen to process."""
     speed: Annotated[float, Field(ge=0)] | None = None
-    """Speed relative to the fleet's mean, which is 1."""
+    """Speed relative to the fastest replica, which is 1; absent: not enough evidence."""
     weight: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of requests relative to other replicas; below 1 for slow ones."""
     suspended: bool = False
