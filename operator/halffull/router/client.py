@@ -91,6 +91,8 @@ class Client(asyncio.Protocol):
         self._born = 0.0
         self._unread = b""
         """a part of a head, or what was sent ahead"""
+        self._searched = 0
+        """how much of it was searched for the end of a head"""
         self._held = False
         """it has sent too much ahead; nothing is read from it"""
         self._head: Head | None = None
@@ -168,8 +170,8 @@ class Client(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> None:
         """Read a request from its first byte on."""
-        seen = len(self._unread)
-        if seen:
+        seen = self._searched
+        if self._unread:
             data = self._unread + data
         if data[:1] == b"\r":
             data, seen = data[cast("re.Match[bytes]", _EMPTY_LINES.match(data)).end() :], 0
@@ -178,7 +180,7 @@ class Client(asyncio.Protocol):
         if end < 4 or end > limits.head_bytes:
             self._await_head(data, seen)
             return
-        self._unread = b""
+        self._unread, self._searched = b"", 0
         found = head.read(data[:end], limits.headers)
         if isinstance(found, Failure):
             self._refuse(head.NO_HEAD, found)
@@ -203,7 +205,7 @@ class Client(asyncio.Protocol):
             return
         if data and not seen:
             self.deadline = self._clock() + self._server.limits.head_s
-        self._unread = data
+        self._unread, self._searched = data, len(data)
 
     def _await_body(self, found: Head, data: bytes) -> None:
         """A head is whole, its body is not."""
