@@ -19,6 +19,8 @@ from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
 
 BUSY = Failure(Reason.ENGINE_BUSY, "busy")
+COSTING = ("predicted-ttft", "halffull", "adaptive")
+"""policies that may let a request wait for a better replica than one that is ready"""
 
 
 class Scheduling(RuleBasedStateMachine):
@@ -159,6 +161,7 @@ class Scheduling(RuleBasedStateMachine):
     @rule(policy=st.sampled_from(list(POLICIES)), gate=st.sampled_from(list(GATES)))
     def swap(self, policy: str, gate: str) -> None:
         waiting = len(self.dispatcher.queue)
+        self.policy = policy
         self.dispatcher.configure(
             POLICIES[policy].make(), ORDERINGS["fcfs"].make(), GATES[gate].make(), self.limits, self.now
         )
@@ -195,7 +198,11 @@ class Scheduling(RuleBasedStateMachine):
         queued = [e for e in self.exchanges if e.phase is Phase.QUEUED]
         assert len(self.dispatcher.queue) == len(queued)
         assert self.dispatcher.queue.bytes == sum(e.request.body_bytes for e in queued)
-        assert not (queued and self.dispatcher.candidates), "work conservation"
+        candidates, admits = self.dispatcher.candidates, self.dispatcher.gate.admits
+        for exchange in queued:
+            taking = [r for r in candidates if admits(r, exchange.request, self.now)]
+            held_for_better = self.policy in COSTING and 0 < len(taking) < len(candidates)
+            assert not taking or held_for_better, "work conservation"
         for exchange in self.exchanges:
             held = exchange.phase in (Phase.CONNECTING, Phase.WAITING, Phase.STREAMING)
             assert held == (exchange.replica is not None)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halffull.core.books import Replica
+from halffull.core.books import Books, Replica
 from halffull.core.contracts import Context, Policy
-from halffull.core.values import Request
+from halffull.core.values import Request, Signals
 from halffull.policies.catalog import POLICIES
 from halffull.policies.power_of_two import PowerOfTwoParameters
 from halffull.policies.sal import SalParameters
@@ -128,3 +128,115 @@ def test_sal_breaks_ties_by_count_then_at_random() -> None:
     chosen = Counter(choose(POLICIES["sal"].make(), fleet, seed=seed).name for seed in range(40))
 
     assert set(chosen) == {"r1", "r2"}
+
+
+def told(
+    policy: Policy, fleet: list[Replica], request: Request, books: Books | None = None, *, now: float = NOW
+) -> str:
+    return policy.choose(request, fleet, Context(now, random.Random(1), books or Books())).name
+
+
+def sharing(fleet: list[Replica], name: str, *, prompt: int = 1000, blocks: int = 8) -> tuple[Books, Request]:
+    """Books in which the replica `name` holds the first `blocks` of ten blocks of a prompt, and that prompt."""
+    books = Books()
+    for replica in fleet:
+        books.add(replica)
+    before = Request("before", NOW, prompt, blocks=tuple(range(blocks)), block_tokens=prompt // 10)
+    books.prefixes.insert(name, before, None)
+    return books, Request("id", NOW, prompt, blocks=tuple(range(10)), block_tokens=prompt // 10)
+
+
+def test_least_kv_goes_by_signals_and_by_the_books_without() -> None:
+    fleet = fleet_of(5, 1)
+    for replica, usage in zip(fleet, (0.1, 0.8), strict=True):
+        replica.kv_tokens = 10_000
+        replica.signals, replica.signals_at = Signals(kv_usage=usage), NOW
+    policy, request = POLICIES["least-kv"].make(), Request("id", NOW, 10)
+
+    assert told(policy, fleet, request) == "r0"
+    stale = Context(NOW + 9, random.Random(1), signals_s=5.0)
+    assert policy.choose(request, fleet, stale).name == "r1"
+
+
+def test_least_prefill_counts_what_waits_and_least_tokens_what_is_held() -> None:
+    fleet = fleet_of(1, 2)
+    fleet[0].sent(5000, NOW)
+    fleet[0].started(5000, NOW)
+
+    assert choose(POLICIES["least-prefill"].make(), fleet).name == "r0"
+    assert choose(POLICIES["least-tokens"].make(), fleet).name == "r1"
+
+
+def test_llumnix_wants_free_memory_per_request_and_idle_replicas_first() -> None:
+    fleet = fleet_of(2, 4)
+    fleet[0].kv_tokens, fleet[1].kv_tokens = 1_000, 10_000
+    assert choose(POLICIES["llumnix"].make(), fleet).name == "r1"
+
+    fleet = fleet_of(2, 0)
+    assert choose(POLICIES["llumnix"].make(), fleet).name == "r1"
+
+
+@pytest.mark.parametrize("name", ["kv-cost", "weighted-scores", "prefix-affinity", "preble", "least-prefill"])
+def test_a_cached_prefix_wins_where_loads_are_equal(name: str) -> None:
+    fleet = fleet_of(1, 1, 1)
+    books, request = sharing(fleet, "r2")
+
+    assert told(POLICIES[name].make(), fleet, request, books) == "r2"
+
+
+@pytest.mark.parametrize("name", ["kv-cost", "prefix-affinity", "least-prefill"])
+def test_a_cached_prefix_does_not_outweigh_everything(name: str) -> None:
+    fleet = fleet_of(0, 0, 60)
+    books, request = sharing(fleet, "r2")
+
+    assert told(POLICIES[name].make(), fleet, request, books) != "r2"
+
+
+def test_preble_does_not_follow_a_match_to_the_hottest_replica() -> None:
+    fleet = fleet_of(0, 0)
+    books, request = sharing(fleet, "r1", prompt=50_000)
+    policy = POLICIES["preble"].make()
+    chosen = [told(policy, fleet, request, books) for _ in range(20)]
+
+    assert chosen[0] == "r1"
+    assert "r0" in chosen
+
+
+def test_prefix_affinity_fills_caches_evenly() -> None:
+    fleet = fleet_of(0, 0, 0)
+    policy = POLICIES["prefix-affinity"].make()
+    chosen = Counter(told(policy, fleet, Request(str(number), NOW, 100)) for number in range(30))
+
+    assert chosen == {"r0": 10, "r1": 10, "r2": 10}
+
+
+def test_weighted_scores_prefers_the_shorter_queue() -> None:
+    fleet = fleet_of(0, 0)
+    for replica, waiting in zip(fleet, (3, 1), strict=True):
+        replica.signals, replica.signals_at = Signals(waiting=waiting, kv_usage=0.5), NOW
+
+    assert choose(POLICIES["weighted-scores"].make(), fleet).name == "r1"
+
+
+def test_a_session_stays_and_only_moves_with_its_replica() -> None:
+    fleet = fleet_of(0, 0, 0, 0)
+    policy = POLICIES["session"].make()
+    homes = {number: told(policy, fleet, Request("id", NOW, 1, session=f"s{number}")) for number in range(200)}
+    again = {number: told(policy, fleet, Request("id", NOW, 1, session=f"s{number}")) for number in range(200)}
+    fewer = {number: told(policy, fleet[:3], Request("id", NOW, 1, session=f"s{number}")) for number in range(200)}
+
+    assert homes == again
+    assert set(homes.values()) == {"r0", "r1", "r2", "r3"}
+    assert min(Counter(homes.values()).values()) > 20
+    assert all(fewer[number] == home for number, home in homes.items() if home != "r3")
+
+
+@given(loads=st.lists(st.integers(0, 40), min_size=2, max_size=6), session=st.text(max_size=5))
+def test_sessions_overload_nobody(loads: list[int], session: str) -> None:
+    chosen = (
+        POLICIES["session"]
+        .make()
+        .choose(Request("id", NOW, 1, session=session), fleet_of(*loads), Context(NOW, random.Random(1)))
+    )
+
+    assert chosen.in_flight <= 1.25 * (sum(loads) + 1) / len(loads) + 1

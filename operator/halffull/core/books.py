@@ -5,6 +5,7 @@ Kept by `dispatch`, read by policies, gates and the host. Letters in brackets ar
 
 from halffull.core.estimators import Rate
 from halffull.core.health import Health, Verdict
+from halffull.core.prefix import PrefixIndex
 from halffull.core.values import Signals, State
 
 PREFILL_RATE = 10_000.0
@@ -14,8 +15,17 @@ PRIOR_TOKENS = 2_000.0
 LEARNING_HALF_LIFE_S = 30.0
 KV_HALF_LIFE_S = 7.0
 """freed KV is averaged over about ten seconds (e-folding)"""
+ATTENTION = 4e-5
+"""work of attending to one token of context, in units of a prompt token's other work: 4 x layers x width / (2 x parameters)
+for models of 8 billion parameters, a third less for those of 70"""
 KV_FLOOR = 0.002
 """fraction of the KV cache per second below which the freeing rate is not believed (2 % in ten seconds)"""
+
+
+def prefill_work(prompt_tokens: int, cached_tokens: int = 0) -> int:
+    """Work of prefilling a prompt in prompt tokens: attention makes long contexts cost more than their length."""
+    tokens = prompt_tokens - cached_tokens
+    return round(tokens * (1 + ATTENTION * (cached_tokens + tokens / 2)))
 
 
 class Replica:
@@ -31,6 +41,7 @@ class Replica:
         "host",
         "in_flight",
         "kv_tokens",
+        "max_batched_tokens",
         "max_sequences",
         "models",
         "name",
@@ -39,6 +50,8 @@ class Replica:
         "prefill_rate",
         "prefill_rate_told",
         "prefill_tokens",
+        "prefill_work",
+        "sent_at",
         "signals",
         "signals_at",
         "state",
@@ -48,7 +61,9 @@ class Replica:
         "weight",
     )
 
-    def __init__(self, name: str, host: str, port: int, *, max_sequences: int = 256) -> None:
+    def __init__(
+        self, name: str, host: str, port: int, *, max_sequences: int = 256, max_batched_tokens: int = 2048
+    ) -> None:
         self.name = name
         self.host = host
         self.port = port
@@ -62,6 +77,8 @@ class Replica:
         """[n] requests sent and not finished"""
         self.prefill_tokens = 0
         """[Q] uncached prompt tokens of requests with no first token yet"""
+        self.prefill_work = 0
+        """[W] the same as work, attention included; see `prefill_work`"""
         self.waiting_prompt_tokens = 0
         """[QK] whole prompts of the same requests"""
         self.decoding = 0
@@ -71,11 +88,15 @@ class Replica:
         self.kv_tokens: float | None = None
         """[K] KV cache capacity; None: unknown"""
         self.prefill_rate = PREFILL_RATE
-        """[v] learned prompt tokens per second"""
+        """[v] learned work per second, in prompt tokens"""
         self.prefill_rate_told: float | None = None
         """what the user says instead; nothing is learned then"""
         self.max_sequences = max_sequences
         """sequences that the engine runs at once"""
+        self.max_batched_tokens = max_batched_tokens
+        """tokens that one step of the engine computes at most"""
+        self.sent_at = 0.0
+        """when it was last sent a request"""
         self.streams = 0
         """requests in flight whose answers come as streams"""
         self.health = Health()
@@ -102,36 +123,44 @@ class Replica:
             return self.state
         return State.SUSPECT if verdict is Verdict.SUSPECT else State.DOWN
 
-    def sent(self, prompt_tokens: int, now: float, *, stream: bool = True) -> None:
-        """A request was given to this replica."""
-        self.streams += stream
-        if not self.prefill_tokens:
-            self._busy_since = now
-        self.in_flight += 1
-        self.prefill_tokens += prompt_tokens
-        self.waiting_prompt_tokens += prompt_tokens
+    def work_left(self, now: float) -> float:
+        """Queued prefill work, less what is taken to be done since the last first token."""
+        return max(self.prefill_work - self.prefill_rate * (now - self._busy_since), 0.0) if self.prefill_work else 0.0
 
-    def started(self, prompt_tokens: int, now: float) -> None:
+    def sent(self, prompt_tokens: int, now: float, *, stream: bool = True, cached_tokens: int = 0) -> None:
+        """A request was given to this replica, which is taken to hold its first `cached_tokens` in the prefix cache."""
+        self.streams += stream
+        if not self.waiting_prompt_tokens:
+            self._busy_since = now
+        self.sent_at = now
+        self.in_flight += 1
+        self._wait(prompt_tokens, cached_tokens, 1)
+
+    def started(self, prompt_tokens: int, now: float, cached_tokens: int = 0) -> None:
         """The first token of a request came, or is taken to have come: its prompt is in KV."""
         self._busy_since = now
-        self.prefill_tokens -= prompt_tokens
-        self.waiting_prompt_tokens -= prompt_tokens
+        self._wait(prompt_tokens, cached_tokens, -1)
         self.decoding += 1
         self.decode_tokens += prompt_tokens
 
-    def learn(self, prompt_tokens: int, now: float, fleet_rate: float) -> None:
+    def _wait(self, prompt_tokens: int, cached_tokens: int, sign: int) -> None:
+        """A prompt joins (1) or leaves (-1) those that wait for their first token."""
+        self.prefill_tokens += sign * (prompt_tokens - cached_tokens)
+        self.prefill_work += sign * prefill_work(prompt_tokens, cached_tokens)
+        self.waiting_prompt_tokens += sign * prompt_tokens
+
+    def learn(self, work: int, now: float, fleet_rate: float) -> None:
         """A first token was seen: the time since the last one, or since work began, tells how fast the replica prefills.
 
         To be called before `started`.
         """
-        self._prefilled.add(prompt_tokens, now - self._busy_since, now)
+        self._prefilled.add(work, now - self._busy_since, now)
         self.prefill_rate = self.prefill_rate_told or self._prefilled.value(fleet_rate, PRIOR_TOKENS)
 
-    def unsent(self, prompt_tokens: int) -> None:
+    def unsent(self, prompt_tokens: int, cached_tokens: int = 0) -> None:
         """A request that had not started left without a first token."""
         self.in_flight -= 1
-        self.prefill_tokens -= prompt_tokens
-        self.waiting_prompt_tokens -= prompt_tokens
+        self._wait(prompt_tokens, cached_tokens, -1)
 
     def ended(self, kv_tokens: int, now: float) -> None:
         """A request that had started left; `kv_tokens` are its prompt and streamed tokens."""
@@ -153,7 +182,16 @@ class Books:
 
     def __init__(self) -> None:
         self.replicas: dict[str, Replica] = {}
+        self.prefixes = PrefixIndex()
+        """which replica is taken to hold which beginnings of prompts"""
         self._rates = 0.0
+
+    @property
+    def kv_pressure(self) -> float:
+        """Part of the fleet's KV cache that is in use or promised, 0 to 1 and beyond; 0 where no capacity is known."""
+        known = [replica for replica in self.replicas.values() if replica.kv_tokens]
+        held = sum(replica.decode_tokens + replica.waiting_prompt_tokens for replica in known)
+        return held / sum(replica.kv_tokens or 0.0 for replica in known) if known else 0.0
 
     @property
     def fleet_rate(self) -> float:
@@ -169,11 +207,12 @@ class Books:
     def remove(self, replica: Replica) -> None:
         """Close a page."""
         del self.replicas[replica.name]
+        self.prefixes.forget(replica.name)
         self._rates -= replica.prefill_rate
 
-    def learn(self, replica: Replica, prompt_tokens: int, now: float) -> None:
+    def learn(self, replica: Replica, work: int, now: float) -> None:
         """Learn from a first token that was seen; see `Replica.learn`."""
         before = replica.prefill_rate
-        replica.learn(prompt_tokens, now, self.fleet_rate)
+        replica.learn(work, now, self.fleet_rate)
         if self.replicas.get(replica.name) is replica:
             self._rates += replica.prefill_rate - before

@@ -5,11 +5,11 @@ changes nothing but the policy's own state.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from halffull.core.books import Replica
-from halffull.core.values import Request
+from halffull.core.books import Books, Replica
+from halffull.core.values import Request, Signals
 
 
 class Rng(Protocol):
@@ -29,13 +29,33 @@ class Context:
     now: float
     """seconds of the host's monotonic clock"""
     rng: Rng
+    books: Books = field(default_factory=Books)
+    """of all replicas, also those that are no candidates"""
+    ttft_goal_s: float | None = None
+    """time to the first token that users are promised"""
+    signals_s: float = float("inf")
+    """age from which signals are stale; infinite: the last known ones are good"""
+
+    def signals(self, replica: Replica) -> Signals | None:
+        """What the replica last said of itself, unless that is stale."""
+        return replica.signals if self.now - replica.signals_at <= self.signals_s else None
 
 
 class Policy(Protocol):
     """Picks the replica that runs one request."""
 
+    reads_prefixes: bool = False
+    """whether it needs `Request.blocks`; the host computes none otherwise"""
+
     def choose(self, request: Request, candidates: Sequence[Replica], context: Context) -> Replica:
         """Return one of `candidates` (never empty: all are ready and their gate is open)."""
+
+    def cost(self, request: Request, replica: Replica, context: Context) -> float | None:
+        """Seconds that the request is taken to wait there, for gates that hold requests for a better replica.
+
+        None: the policy knows no such figure.
+        """
+        return None
 
     def added(self, replica: Replica) -> None:
         """A replica became a candidate."""
@@ -51,14 +71,24 @@ class Ordering(Protocol):
     """Orders the queue: the smallest key is offered first."""
 
     def key(self, request: Request, context: Context) -> float:
-        """Return the request's place, fixed at arrival; ties are broken by arrival."""
+        """Return the request's place; ties are broken by arrival.
+
+        It is asked for when the request begins to wait and again when its turn comes: a key may grow meanwhile.
+        """
 
 
 class Gate(Protocol):
-    """Says whether a replica may be sent requests now, or whether they wait in the router (late binding)."""
+    """Says whether a replica may be sent requests now, or whether they wait in the router."""
+
+    late: bool = False
+    """late binding: whether a request is placed depends on the request too, and it may be held for a better replica"""
 
     def open(self, replica: Replica) -> bool:
         """Whether the replica can take a request at all; asked when its books change."""
+
+    def admits(self, replica: Replica, request: Request, now: float) -> bool:
+        """Whether an open replica can take this request now; asked of late gates alone."""
+        return True
 
     def limit(self, replica: Replica) -> int | None:
         """Requests in flight that it lets in; None: no limit. Shown to people."""

@@ -10,7 +10,7 @@ from itertools import count
 from math import ceil
 from typing import NamedTuple
 
-from halffull.core.books import Books, Replica
+from halffull.core.books import Books, Replica, prefill_work
 from halffull.core.budget import Budget
 from halffull.core.contracts import Context, Gate, Ordering, Policy, Rng
 from halffull.core.errors import Failure, Reason
@@ -18,6 +18,7 @@ from halffull.core.estimators import Rate
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.faults import Blame, Fault
 from halffull.core.health import Verdict
+from halffull.core.placement import Placement
 from halffull.core.queue import Queue
 from halffull.core.values import Request, State
 
@@ -38,6 +39,10 @@ class Limits:
     """how long a request waits while no replica is ready"""
     queue_fair: bool = True
     """callers take turns"""
+    ttft_goal_s: float | None = None
+    """time to the first token that users are promised"""
+    signals_s: float = float("inf")
+    """age from which policies go by the books instead of an engine's signals"""
     attempts: int = 4
     """replicas that are tried for one request"""
     budget_percent: float = 20.0
@@ -59,12 +64,9 @@ class Dispatcher:
     def __init__(self, policy: Policy, ordering: Ordering, gate: Gate, rng: Rng, limits: Limits) -> None:
         self.books = Books()
         self.queue = Queue(ordering, fair=limits.queue_fair)
-        self.candidates: list[Replica] = []
-        """replicas that may be sent a request now, in no order"""
-        self._policy = policy
-        self.gate = gate
+        self._placement = Placement(policy, gate)
         self._limits = limits
-        self._context = Context(0.0, rng)
+        self._context = Context(0.0, rng, self.books, limits.ttft_goal_s, limits.signals_s)
         self._ready_seen = 0.0
         self._budget = Budget(limits.budget_percent, limits.budget_minimum)
         self._released = Rate(10.0)
@@ -74,15 +76,30 @@ class Dispatcher:
         self.transitions: list[Transition] = []
         """for the host to take, log and count"""
 
+    @property
+    def candidates(self) -> list[Replica]:
+        """Replicas that may be sent a request now, in no order; late gates may still hold some for it."""
+        return self._placement.candidates
+
+    @property
+    def gate(self) -> Gate:
+        """The gate in force."""
+        return self._placement.gate
+
+    @property
+    def reads_prefixes(self) -> bool:
+        """Whether requests need `blocks`."""
+        return self._placement.policy.reads_prefixes
+
     # --- what the host reports of requests
 
     def arrive(self, request: Request, now: float, host: object = None) -> Exchange:
         """Take a request in; the exchange comes back CONNECTING, QUEUED or FAILED."""
         exchange = Exchange(request, host)
         self._budget.arrived(now)
-        if self.candidates and not len(self.queue):
-            self._assign(exchange, now)
-        elif (failure := self._full(request)) is not None:
+        if len(self.queue) < self._placement.window and self._assign(exchange, now):
+            return exchange
+        if (failure := self._full(request)) is not None:
             self._fail(exchange, failure)
         else:
             self._enqueue(exchange, now)
@@ -94,12 +111,12 @@ class Dispatcher:
         exchange.sent_at = now
         replica = exchange.replica
         if replica is not None and not exchange.request.stream:
-            guess = now + replica.prefill_tokens / replica.prefill_rate
+            guess = now + replica.work_left(now) / replica.prefill_rate
             heappush(self._presumptions, (guess, next(self._ticket), exchange))
 
     def started(self, exchange: Exchange, now: float) -> None:
         """The first generated text came."""
-        replica, tokens = exchange.replica, exchange.request.prompt_tokens
+        replica, tokens, cached = exchange.replica, exchange.request.prompt_tokens, exchange.cached_tokens
         if replica is None or exchange.phase is not Phase.WAITING:
             return
         exchange.phase = Phase.STREAMING
@@ -109,9 +126,9 @@ class Dispatcher:
             self.refresh(replica, now)
         if not exchange.presumed:
             if exchange.request.stream:
-                self.books.learn(replica, tokens, now)
-            replica.started(tokens, now)
-            self._changed(replica)
+                self.books.learn(replica, prefill_work(tokens, cached), now)
+            replica.started(tokens, now, cached)
+            self._placement.changed(replica)
 
     def progressed(self, exchange: Exchange, tokens: int) -> None:
         """More tokens of the answer came."""
@@ -163,7 +180,7 @@ class Dispatcher:
         while self._presumptions and self._presumptions[0][0] <= now:
             self._presume(heappop(self._presumptions)[2], now)
         for replica in self.books.replicas.values():
-            prefill_s = replica.prefill_tokens / replica.prefill_rate
+            prefill_s = replica.prefill_work / replica.prefill_rate
             if replica.health.listen(now, prefill_s, streams=replica.streams > 0) is not None:
                 self._note(
                     replica, "it fell silent" if replica.health.verdict is Verdict.SUSPECT else "it was heard again"
@@ -171,16 +188,24 @@ class Dispatcher:
                 self.refresh(replica, now)
             elif replica.place < 0:
                 self.refresh(replica, now)
+        self._placement.stir()
         return [*self.release(now), *self._expire(now)]
 
     def release(self, now: float) -> list[Exchange]:
         """Give queued requests to candidates, in order, while there are both."""
         given: list[Exchange] = []
-        while self.candidates and (exchange := self.queue.pop()) is not None:
+
+        def take(exchange: Exchange) -> bool:
+            if not self._assign(exchange, now):
+                return False
             self._released.add(1.0, now - self._released_at, now)
             self._released_at = now
-            self._assign(exchange, now)
             given.append(exchange)
+            return True
+
+        if self.candidates and len(self.queue):
+            self.queue.offer(take, self._placement.window, self._at(now))
+        self._placement.settle()
         return given
 
     def judged(self, replica: Replica, now: float, *, alive: bool, why: str) -> None:
@@ -206,7 +231,7 @@ class Dispatcher:
     def remove(self, replica: Replica) -> None:
         """A replica left the fleet; exchanges that it holds go on until the host reports their end."""
         self.books.remove(replica)
-        self._withdraw(replica)
+        self._placement.withdraw(replica)
 
     def refresh(self, replica: Replica, now: float) -> None:
         """The replica's state, limits or books changed: is it a candidate?"""
@@ -214,21 +239,18 @@ class Dispatcher:
             replica.state is State.READY
             and not replica.suspended
             and replica.health.takes(replica.in_flight, now)
-            and self.gate.open(replica)
+            and self._placement.open(replica)
             and self.books.replicas.get(replica.name) is replica
         )
-        if able and replica.place < 0:
-            replica.place = len(self.candidates)
-            self.candidates.append(replica)
-            self._policy.added(replica)
-        elif not able and replica.place >= 0:
-            self._withdraw(replica)
+        self._placement.admit(replica, able=able)
 
     def configure(self, policy: Policy, ordering: Ordering, gate: Gate, limits: Limits, now: float) -> None:
         """Swap the scheduler between two requests; nobody leaves the queue, nothing in flight notices."""
         for replica in list(self.candidates):
-            self._withdraw(replica)
-        self._policy, self.gate, self._limits = policy, gate, limits
+            self._placement.withdraw(replica)
+        self._placement = Placement(policy, gate)
+        self._limits = limits
+        self._context.ttft_goal_s, self._context.signals_s = limits.ttft_goal_s, limits.signals_s
         self._budget = Budget(limits.budget_percent, limits.budget_minimum)
         self.queue.reorder(ordering, self._at(now), fair=limits.queue_fair)
         for replica in self.books.replicas.values():
@@ -247,20 +269,23 @@ class Dispatcher:
         self._context.now = now
         return self._context
 
-    def _assign(self, exchange: Exchange, now: float) -> None:
-        request, candidates = exchange.request, self.candidates
-        if exchange.avoid:
-            candidates = [r for r in candidates if r.name not in exchange.avoid] or candidates
-        elif request.pinned is not None:
-            candidates = [r for r in candidates if r.name == request.pinned] or candidates
-        replica = self._policy.choose(request, candidates, self._at(now))
+    def _assign(self, exchange: Exchange, now: float) -> bool:
+        """Give the request to a replica; return whether there was one for it."""
+        request, placement = exchange.request, self._placement
+        replica = placement.choose(exchange, self._at(now))
+        if replica is None:
+            return False
         exchange.replica = replica
         exchange.phase = Phase.CONNECTING
         exchange.attempts += 1
-        replica.sent(request.prompt_tokens, now, stream=request.stream)
-        self._changed(replica)
-        if not self.gate.open(replica) or replica.health.verdict is not Verdict.WELL:
-            self._withdraw(replica)
+        exchange.offered = False
+        exchange.cached_tokens = self.books.prefixes.matches(request).get(replica.name, 0)
+        self.books.prefixes.insert(replica.name, request, replica.kv_tokens)
+        replica.sent(request.prompt_tokens, now, stream=request.stream, cached_tokens=exchange.cached_tokens)
+        placement.changed(replica)
+        if not placement.open(replica) or replica.health.verdict is not Verdict.WELL:
+            placement.withdraw(replica)
+        return True
 
     def _release(self, exchange: Exchange, now: float) -> None:
         replica = exchange.replica
@@ -271,19 +296,19 @@ class Dispatcher:
         if exchange.phase is Phase.STREAMING or exchange.presumed:
             replica.ended(tokens + exchange.tokens, now)
         else:
-            replica.unsent(tokens)
+            replica.unsent(tokens, exchange.cached_tokens)
         exchange.replica = None
         exchange.presumed = False
         exchange.tokens = 0
-        self._changed(replica)
+        self._placement.changed(replica)
         if replica.place < 0:
             self.refresh(replica, now)
 
     def _presume(self, exchange: Exchange, now: float) -> None:
         if exchange.phase is Phase.WAITING and not exchange.presumed and exchange.replica is not None:
             exchange.presumed = True
-            exchange.replica.started(exchange.request.prompt_tokens, now)
-            self._changed(exchange.replica)
+            exchange.replica.started(exchange.request.prompt_tokens, now, exchange.cached_tokens)
+            self._placement.changed(exchange.replica)
 
     def _expire(self, now: float) -> list[Exchange]:
         limits, expired = self._limits, []
@@ -316,7 +341,7 @@ class Dispatcher:
         retry_s = min(max(ceil(wait_s), 1), 60)
         if len(queue) >= limits.queue_requests or queue.bytes + request.body_bytes > limits.queue_bytes:
             return Failure(Reason.QUEUE_FULL, "The queue is full.", retry_after_s=retry_s)
-        if self.candidates or wait_s <= limits.queue_timeout_s:
+        if wait_s <= limits.queue_timeout_s:
             return None
         return Failure(Reason.QUEUE_FULL, f"The wait would be about {wait_s:.0f} s.", retry_after_s=retry_s)
 
@@ -340,18 +365,3 @@ class Dispatcher:
     def _fail(self, exchange: Exchange, failure: Failure) -> None:
         exchange.phase = Phase.FAILED
         exchange.failure = failure
-
-    def _changed(self, replica: Replica) -> None:
-        if replica.place >= 0:
-            self._policy.changed(replica)
-
-    def _withdraw(self, replica: Replica) -> None:
-        place = replica.place
-        if place < 0:
-            return
-        last = self.candidates.pop()
-        if last is not replica:
-            self.candidates[place] = last
-            last.place = place
-        replica.place = -1
-        self._policy.removed(replica)

@@ -34,8 +34,10 @@ class Exchange:
     __slots__ = (
         "attempts",
         "avoid",
+        "cached_tokens",
         "failure",
         "host",
+        "offered",
         "phase",
         "presumed",
         "replica",
@@ -55,6 +57,10 @@ class Exchange:
         """times it was given to a replica"""
         self.avoid: frozenset[str] = frozenset()
         """names of replicas that failed it"""
+        self.cached_tokens = 0
+        """tokens of its prompt that its replica is taken to hold in the prefix cache"""
+        self.offered = False
+        """it waits, and every candidate has been looked at for it"""
         self.sent_at = 0.0
         self.started_at: float | None = None
         """when its first token was seen, seconds"""

@@ -40,8 +40,8 @@ class Fault(Enum):
     """503 or 429 before the answer"""
     BUSY_IN_STREAM = Treatment(Reason.ENGINE_BUSY, "The engine took no request", Blame.BUSY)
     """200 whose first event is an error with code 503 or 429"""
-    ABORTED = Treatment(Reason.ENGINE_BUSY, "The engine gave the request up", Blame.BUSY)
-    """`finish_reason: abort` without a token: an engine that shuts down"""
+    ABORTED = Treatment(Reason.ENGINE_BUSY, "The engine gave the request up", Blame.FAILED)
+    """`finish_reason: abort`: an engine that shuts down; no share of the budget, since it is as good as dead"""
     LOST = Treatment(Reason.ENGINE_BROKEN, "The engine broke off", Blame.FAILED)
     """the connection was closed or reset before the answer's end, or its framing is malformed"""
     CUT = Treatment(Reason.ENGINE_BROKEN, "The engine ended the stream early", Blame.FAILED)

@@ -5,8 +5,8 @@ order of the ordering. A caller that comes back does not catch up on turns it di
 """
 
 from collections import deque
-from collections.abc import Iterator
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 from halffull.core.contracts import Context, Ordering
@@ -64,26 +64,59 @@ class Queue:
         if self._waiting.pop(exchange, None) is not None:
             self.bytes -= exchange.request.body_bytes
 
-    def pop(self) -> Exchange | None:
-        """Take out the one whose turn it is."""
+    def offer(self, take: Callable[[Exchange], bool], most: int, context: Context) -> None:
+        """Offer those that wait, in order, until `most` were not taken. Who is not taken keeps place and turn."""
         for priority in sorted(self._classes):
             group = self._classes[priority]
-            while group.turns:
-                turn, _, name = group.turns[0]
-                caller = group.callers[name]
-                while caller.heap and caller.heap[0][3] not in self._waiting:
-                    heappop(caller.heap)
-                heappop(group.turns)
-                if not caller.heap:
+            left = self._offer_class(group, take, most, context)
+            if not group.callers:
+                del self._classes[priority]
+            most -= left
+            if most <= 0:
+                return
+
+    def _offer_class(self, group: _Class, take: Callable[[Exchange], bool], most: int, context: Context) -> int:
+        """Offer within one class; return how many were not taken."""
+        kept: list[tuple[_Caller, Place]] = []
+        turns = group.turns
+        while turns and len(kept) < most:
+            turn, ticket, name = heappop(turns)
+            caller = group.callers[name]
+            place = self._first(caller, context)
+            if place is None:
+                if not any(other is caller for other, _ in kept):
                     del group.callers[name]
-                    continue
-                exchange = heappop(caller.heap)[3]
-                group.clock = turn
-                caller.turn = turn + 1
-                heappush(group.turns, (caller.turn, next(self._ticket), name))
-                self.leave(exchange)
-                return exchange
-            del self._classes[priority]
+                continue
+            if take(place[3]):
+                group.clock = max(group.clock, caller.turn)
+                caller.turn += 1
+                self.leave(place[3])
+            elif most == 1:
+                heappush(caller.heap, place)
+                heappush(turns, (turn, ticket, name))
+                return 1
+            else:
+                kept.append((caller, place))
+            heappush(turns, (turn + 1, next(self._ticket), name))  # who is passed over lets the next caller have a look
+        if kept:
+            for caller, place in kept:
+                heappush(caller.heap, place)
+            group.turns = [(caller.turn, next(self._ticket), name) for name, caller in group.callers.items()]
+            heapify(group.turns)
+        return len(kept)
+
+    def _first(self, caller: _Caller, context: Context) -> Place | None:
+        """Take out the first of a caller that still waits, by keys as they are now."""
+        heap, key = caller.heap, self._ordering.key
+        while heap:
+            place = heappop(heap)
+            exchange = place[3]
+            if exchange not in self._waiting:
+                continue
+            now = key(exchange.request, context)
+            if now <= place[0]:
+                return place
+            heappush(heap, (now, place[1], place[2], exchange))
         return None
 
     def entered_before(self, moment: float) -> Iterator[Exchange]:

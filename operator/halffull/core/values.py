@@ -3,6 +3,7 @@
 Absent knowledge is None, never 0. Times are seconds of the host's monotonic clock; tokens are counts.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -65,3 +66,9 @@ class Request:
     """who asks: a hash of the API key or the `user` field; never logged"""
     pinned: str | None = None
     """name of the replica that holds what the request needs; another is taken where that one is no candidate"""
+    session: str = ""
+    """what it belongs with: a hash of the session header, else of the `user` field; empty: nothing"""
+    blocks: Sequence[Hashable] = ()
+    """hashes of the prompt's full blocks, each chained with those before; only where the policy reads them"""
+    block_tokens: int = 0
+    """length of one block"""

@@ -26,10 +26,16 @@ def exchange(number: int, *, caller: str = "", priority: int = 0, tokens: int = 
     return Exchange(Request(str(number), float(number), tokens, body_bytes=10, caller=caller, priority=priority))
 
 
-def drain(queue: Queue) -> list[str]:
-    order = []
-    while (found := queue.pop()) is not None:
-        order.append(found.request.id)
+def drain(queue: Queue, most: int = 1 << 30) -> list[str]:
+    order: list[str] = []
+
+    def take(offered: Exchange) -> bool:
+        if len(order) < most:
+            order.append(offered.request.id)
+            return True
+        return False
+
+    queue.offer(take, 1, at(0.0))
     return order
 
 
@@ -65,10 +71,10 @@ def test_a_caller_that_comes_late_does_not_catch_up() -> None:
     for number in range(20):
         queue.push(exchange(number, caller="a"), at(0.0))
     for _ in range(10):
-        queue.pop()
+        drain(queue, 1)
     for number in range(20, 40):
         queue.push(exchange(number, caller="b"), at(0.0))
-    served = Counter("a" if int(queue.pop().request.id) < 20 else "b" for _ in range(10))
+    served = Counter("a" if int(drain(queue, 1)[0]) < 20 else "b" for _ in range(10))
 
     assert served == {"a": 5, "b": 5}
 
@@ -122,3 +128,36 @@ def test_the_oldest_are_found_by_the_time_they_wait() -> None:
 
     assert found == ["1", "2"]
     assert drain(queue) == ["3", "4"]
+
+
+def test_who_is_passed_over_keeps_place_and_turn() -> None:
+    queue = Queue(Fcfs())
+    for number, name in enumerate("aaabbc"):
+        queue.push(exchange(number, caller=name), at(0.0))
+    seen: list[str] = []
+
+    def take(offered: Exchange) -> bool:
+        seen.append(offered.request.id)
+        return offered.request.id == "4"
+
+    queue.offer(take, 4, at(0.0))
+
+    assert seen == ["0", "3", "5", "1", "4", "2"][: len(seen)]
+    assert "4" in seen or len(seen) == 4
+    rest = drain(queue)
+    assert rest[:2] == ["0", "3"]
+    assert sorted(rest) == sorted({"0", "1", "2", "3", "4", "5"} - ({"4"} & set(seen)))
+
+
+def test_a_key_that_grew_is_noticed_when_its_turn_comes() -> None:
+    class Late(Ordering):
+        def key(self, request: Request, context: Context) -> float:
+            return request.arrived + (100.0 if context.now > 5 and request.id == "1" else 0.0)
+
+    queue = Queue(Late())
+    for number in (1, 2):
+        queue.push(exchange(number), at(0.0))
+    order: list[str] = []
+    queue.offer(lambda offered: not order.append(offered.request.id), 1, at(6.0))
+
+    assert order == ["2", "1"]

@@ -1,0 +1,119 @@
+"""Where a request goes now, if anywhere: the candidates, the gate that closes them, the policy that picks. Used by `dispatch`.
+
+With an early gate a replica is a candidate while its gate is open, and every request goes to one of them. With a late
+gate (`Gate.late`) closed replicas stay candidates, so that a request can be held for a better one. A held request is looked
+at again only where a replica changed since, and at each tick.
+"""
+
+from collections.abc import Sequence
+
+from halffull.core.books import Replica
+from halffull.core.contracts import Context, Gate, Policy
+from halffull.core.exchange import Exchange
+from halffull.core.values import Request
+
+WINDOW = 16
+"""requests of the order that are offered per event; a simulated fleet gains nothing measurable from more"""
+HOLD_FACTOR = 1.05
+HOLD_SECONDS = 0.02
+"""a request is not held where waiting would gain less than this: about the error of the predicted times"""
+
+
+class Placement:
+    """The replicas that may be sent a request now, and who picks among them."""
+
+    def __init__(self, policy: Policy, gate: Gate) -> None:
+        self.candidates: list[Replica] = []
+        """in no order; each knows its place"""
+        self.policy = policy
+        self.gate = gate
+        self._stirred: dict[Replica, None] = {}
+
+    @property
+    def window(self) -> int:
+        """How many requests may be passed over in one event."""
+        return WINDOW if self.gate.late else 1
+
+    def open(self, replica: Replica) -> bool:
+        """Whether the gate leaves it among the candidates."""
+        return self.gate.open(replica)
+
+    def admit(self, replica: Replica, *, able: bool) -> None:
+        """It is, or is not, a candidate from now on."""
+        if able and replica.place < 0:
+            replica.place = len(self.candidates)
+            self.candidates.append(replica)
+            self.policy.added(replica)
+            self._stirred[replica] = None
+        elif able:
+            self._stirred[replica] = None
+        elif replica.place >= 0:
+            self.withdraw(replica)
+
+    def withdraw(self, replica: Replica) -> None:
+        """It is no candidate any more; nothing if it is none."""
+        place = replica.place
+        if place < 0:
+            return
+        last = self.candidates.pop()
+        if last is not replica:
+            self.candidates[place] = last
+            last.place = place
+        replica.place = -1
+        self._stirred.pop(replica, None)
+        self.policy.removed(replica)
+
+    def changed(self, replica: Replica) -> None:
+        """Its books changed."""
+        if replica.place >= 0:
+            self.policy.changed(replica)
+            self._stirred[replica] = None
+
+    def stir(self) -> None:
+        """Time has passed: look at every candidate again."""
+        self._stirred = dict.fromkeys(self.candidates)
+
+    def settle(self) -> None:
+        """What waits has been offered to all that changed."""
+        self._stirred.clear()
+
+    def choose(self, exchange: Exchange, context: Context) -> Replica | None:
+        """Return the replica for a request, or None: it waits."""
+        request, candidates = exchange.request, self._allowed(exchange)
+        if not candidates:
+            return None
+        if not self.gate.late:
+            return self.policy.choose(request, candidates, context)
+        if exchange.offered and not self._admitted(request, [*self._stirred], context):
+            return None
+        exchange.offered = True
+        ready = self._admitted(request, candidates, context)
+        if not ready:
+            return None
+        best = self.policy.choose(request, ready, context)
+        return (
+            None if len(ready) < len(candidates) and self._worth_holding(request, best, candidates, context) else best
+        )
+
+    def _allowed(self, exchange: Exchange) -> Sequence[Replica]:
+        candidates = self.candidates
+        if exchange.avoid:
+            return [r for r in candidates if r.name not in exchange.avoid] or candidates
+        if exchange.request.pinned is not None:
+            return [r for r in candidates if r.name == exchange.request.pinned] or candidates
+        return candidates
+
+    def _admitted(self, request: Request, replicas: Sequence[Replica], context: Context) -> list[Replica]:
+        admits, now = self.gate.admits, context.now
+        return [replica for replica in replicas if admits(replica, request, now)]
+
+    def _worth_holding(self, request: Request, best: Replica, candidates: Sequence[Replica], context: Context) -> bool:
+        """Whether a replica that is not ready is so much better that the request waits for it."""
+        cost = self.policy.cost(request, best, context)
+        if cost is None:
+            return False
+        for replica in candidates:
+            other = self.policy.cost(request, replica, context)
+            if other is not None and cost > HOLD_FACTOR * other + HOLD_SECONDS:
+                return True
+        return False
