@@ -150,9 +150,27 @@ def file(tmp_path):
     return tmp_path / "deployments.yaml"
 
 
+@pytest.fixture
+def load(eventually):
+    """`halffull load` beside the test's body, from the first answer on; no request may fail."""
+
+    def completed(admin):
+        return get(f"{admin}/status")["requests"]["completed"]
+
+    @contextlib.contextmanager
+    def load(url, admin, model, *options):
+        before = completed(admin)
+        with loading(url, model, *options):
+            eventually(lambda: completed(admin) > before + 2)
+            yield
+            before = completed(admin)
+            eventually(lambda: completed(admin) > before + 2)
+
+    return load
+
+
 @contextlib.contextmanager
-def load(url, model, *options):
-    """`halffull load` beside the test's body; no request may fail."""
+def loading(url, model, *options):
     options = options if "--trace" in options else ("--trace", "code", *options)
     command = [sys.executable, "-m", "halffull", "load", "--url", url, "--model", model, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -193,11 +211,11 @@ def test_a_file_becomes_an_endpoint_and_ctrl_c_ends_all(up, file, eventually):
     assert not alive(children)
 
 
-def test_an_edited_policy_is_applied_under_load_and_no_request_fails(up, file):
+def test_an_edited_policy_is_applied_under_load_and_no_request_fails(up, file, load):
     write(file, document())
     running_up = up(file)
     url, admin = running_up.serving()
-    with load(url, "model-of-llama", "--rate", "20"):
+    with load(url, admin, "model-of-llama", "--rate", "20"):
         for before, after in [("round-robin", "sal"), ("sal", "least-requests"), ("least-requests", "random")]:
             write(file, document(policy=after))
             running_up.said(rf"^llama: policy {before} -> {after} applied after")
@@ -224,11 +242,11 @@ def test_a_wrong_or_half_written_file_leaves_what_runs(up, file, eventually):
     running_up.said(r"policy round-robin -> sal applied")
 
 
-def test_replicas_follow_and_answers_are_not_cut(up, file, eventually):
+def test_replicas_follow_and_answers_are_not_cut(up, file, load, eventually):
     write(file, document(replicas=1))
     running_up = up(file)
     url, admin = running_up.serving()
-    with load(url, "model-of-llama", "--rate", "20"):
+    with load(url, admin, "model-of-llama", "--rate", "20"):
         write(file, document(replicas=3))
         eventually(lambda: len(ready(admin)) == 3, START)
         assert len(running_up.engines()) == 3
@@ -242,7 +260,7 @@ def test_an_engine_that_is_not_wanted_any_more_finishes_its_answers(up, file, ev
     running_up = up(file)
     url, admin = running_up.serving()
     long = ["--trace", "synthetic", "--prompt-tokens", "9", "--output-tokens", "300", "--spread", "0.01"]
-    with load(url, "model-of-llama", *long, "--rate", "50", "--requests", "6"):
+    with loading(url, "model-of-llama", *long, "--rate", "50", "--requests", "6"):
         eventually(lambda: [page["decoding"] for page in replicas(admin).values()] == [3, 3])
         write(file, document(replicas=1, args=("--speedup", "1")))
         eventually(lambda: {page["state"] for page in replicas(admin).values()} == {"Ready", "Draining"})
@@ -251,12 +269,12 @@ def test_an_engine_that_is_not_wanted_any_more_finishes_its_answers(up, file, ev
     eventually(lambda: len(replicas(admin)) == 1)
 
 
-def test_a_new_template_rolls_out_and_no_request_fails(up, file, eventually):
+def test_a_new_template_rolls_out_and_no_request_fails(up, file, load, eventually):
     write(file, document())
     running_up = up(file)
     url, admin = running_up.serving()
     before = replicas(admin)
-    with load(url, "model-of-llama", "--rate", "20"):
+    with load(url, admin, "model-of-llama", "--rate", "20"):
         write(file, document(args=("--speedup", "21")))
         eventually(lambda: len(ready(admin)) == 2 and not before.keys() & replicas(admin).keys(), START)
         eventually(lambda: ["21" in args.split() for args in running_up.engines().values()] == [True, True], START)
@@ -359,7 +377,21 @@ def test_two_deployments_share_a_policy_on_consecutive_ports(up, tmp_path, event
     eventually(lambda: len(running_up.children()) == 4, START)
 
 
-def test_engines_at_fixed_endpoints_are_only_routed_to(up, file, tmp_path, eventually):
+def test_a_deployment_that_is_added_and_does_not_start_leaves_the_others(up, file, eventually):
+    write(file, document("first", replicas=1))
+    running_up = up(file)
+    url, _ = running_up.serving("first")
+    write(file, document("first", replicas=1), document("second", args=["--nonsense"]))
+    running_up.said(r"second engine \d .* ended with status 2 before it served")
+    assert get(f"{url}/v1/models")["data"]
+
+    write(file, document("first", replicas=1, policy="sal"), document("second", replicas=1))
+    running_up.serving("second")
+    running_up.said(r"^first: policy round-robin -> sal applied")
+    assert running_up.end() == 0
+
+
+def test_engines_at_fixed_endpoints_are_only_routed_to(up, file, load, tmp_path, eventually):
     with running(tmp_path / "engine", "engine", "--model", "m", "--speedup", "20") as engine:
         spec = document()
         spec["spec"] |= {"model": "m", "replicas": 1}
@@ -370,7 +402,7 @@ def test_engines_at_fixed_endpoints_are_only_routed_to(up, file, tmp_path, event
 
         eventually(lambda: ready(admin) == [f"127.0.0.1:{engine.port}"])
         assert len(running_up.children()) == 1
-        with load(url, "m", "--rate", "20"):
+        with load(url, admin, "m", "--rate", "20"):
             eventually(lambda: get(f"{admin}/status")["requests"]["completed"] > 10)
         assert running_up.end() == 0
         assert engine.process.poll() is None

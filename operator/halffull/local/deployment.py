@@ -80,6 +80,8 @@ class Deployment:
         if missing := self.wanted.missing_policy:
             self._say(f"{self.name}: no file has the SchedulingPolicy {missing}; policy sal until one has")
         self._publish()
+        if self.wanted.deployment.spec.engine.template:
+            self._say(f"{self.name}: starting {self.wanted.deployment.spec.replicas} engines")
         await self.engines.follow(self.wanted.deployment)
         await self.router.start()
         self._tasks = [asyncio.create_task(self._keep_engines()), asyncio.create_task(self._rebalance())]

@@ -18,7 +18,7 @@ import aiohttp
 from halffull.api.model_deployment import ModelDeployment
 from halffull.core.values import Signals
 from halffull.engines.catalog import ENGINES
-from halffull.local.process import Guard, Process, Say
+from halffull.local.process import START_S, Guard, Process, Say
 
 HOST = "127.0.0.1"
 PORTS = range(20_000, 30_000)
@@ -177,6 +177,7 @@ class Engines:
             guard=self._guard,
             say=self._say,
             environment=replica.environment(),
+            start_s=template.startup_seconds if (template := deployment.spec.engine.template) else START_S,
         )
         self._starting.add(replica)
         try:

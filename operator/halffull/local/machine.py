@@ -32,6 +32,8 @@ class Machine:
         self._guard = Guard()
         self._folder = TemporaryDirectory(prefix="halffull-")
         self._deployments: dict[Key, Deployment] = {}
+        self._starts: dict[Key, asyncio.Task[None]] = {}
+        self._ends: set[asyncio.Task[None]] = set()
         self._places: dict[Key, int] = {}
         self._session: aiohttp.ClientSession
 
@@ -48,7 +50,7 @@ class Machine:
         try:
             await self._start(wanted)
         except BaseException:
-            await self._clean()
+            await self._stop()
             raise
         return self
 
@@ -56,10 +58,7 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop everything: routers once their open answers have ended, then engines."""
-        try:
-            await asyncio.gather(*(deployment.stop() for deployment in self._deployments.values()))
-        finally:
-            await self._clean()
+        await self._stop()
 
     async def follow(self, announce: Callable[[Deployment], None]) -> None:
         """Follow the files until cancelled; `announce` is called with each ModelDeployment that was added."""
@@ -76,31 +75,46 @@ class Machine:
                 continue
             for key in self._deployments.keys() - wanted.keys():
                 self._say(f"{key[1]}: no longer in the files, stopping")
-                await self._deployments.pop(key).stop()
+                self._remove(key)
             for key in self._deployments.keys() & wanted.keys():
                 self._deployments[key].follow(wanted[key])
             for key in wanted.keys() - self._deployments.keys():
-                try:
-                    await self._start([wanted[key]])
-                except StartError as error:
-                    self._say(str(error))
-                else:
-                    announce(self._deployments[key])
+                self._deployments[key] = self._deployment(wanted[key])
+                self._starts[key] = asyncio.create_task(self._add(key, announce))
 
     async def _start(self, wanted: Sequence[Wanted]) -> None:
-        """Start ModelDeployments side by side; raises StartError if one does not start, and stops that one."""
-        made = {each.deployment.key: self._deployment(each) for each in wanted}
-        results = await asyncio.gather(*(deployment.start() for deployment in made.values()), return_exceptions=True)
-        for (key, deployment), result in zip(made.items(), results, strict=True):
-            if result is None:
-                self._deployments[key] = deployment
-            else:
-                await deployment.stop()
-        for result in results:
-            if isinstance(result, ExceptionGroup) and result.exceptions:
-                raise result.exceptions[0]
-            if result is not None:
-                raise result
+        """Start ModelDeployments side by side; raises StartError if one does not start."""
+        self._deployments = {each.deployment.key: self._deployment(each) for each in wanted}
+        try:
+            async with asyncio.TaskGroup() as starts:
+                for deployment in self._deployments.values():
+                    starts.create_task(deployment.start())
+        except* StartError as errors:
+            raise first_error(errors) from errors
+
+    async def _add(self, key: Key, announce: Callable[[Deployment], None]) -> None:
+        """Start one more; where it does not start it is tried again at the next edit."""
+        if self._ends:
+            await asyncio.wait(self._ends)  # one of the same name may still hold the ports
+        try:
+            await self._deployments[key].start()
+        except* StartError as errors:
+            self._say(str(first_error(errors)))
+            self._remove(key)
+        else:
+            announce(self._deployments[key])
+
+    def _remove(self, key: Key) -> None:
+        """Stop one, without waiting for it."""
+        task = asyncio.create_task(self._end(self._deployments.pop(key), self._starts.pop(key, None)))
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+
+    async def _end(self, deployment: Deployment, start: asyncio.Task[None] | None) -> None:
+        if start:
+            start.cancel()
+            await asyncio.wait([start])
+        await deployment.stop()
 
     def _deployment(self, wanted: Wanted) -> Deployment:
         place = self._places.setdefault(wanted.deployment.key, len(self._places))
@@ -118,7 +132,19 @@ class Machine:
             say=self._say,
         )
 
-    async def _clean(self) -> None:
-        self._guard.__exit__()
-        await self._session.close()
-        self._folder.cleanup()
+    async def _stop(self) -> None:
+        try:
+            for key in list(self._deployments):
+                self._remove(key)
+            await asyncio.gather(*self._ends)
+        finally:
+            self._guard.__exit__()
+            await self._session.close()
+            self._folder.cleanup()
+
+
+def first_error(errors: BaseExceptionGroup[StartError]) -> StartError:
+    """One error of a group: the others are cancellations that it caused, or say the same."""
+    for error in errors.exceptions:
+        return first_error(error) if isinstance(error, BaseExceptionGroup) else error
+    raise AssertionError("an exception group is never empty")

@@ -23,8 +23,9 @@ for group in $groups; do kill -s KILL -- "-$group"; done
 """
 """Each line read replaces the list of process groups to end once there is no more input."""
 START_S = 60.0
-"""time that a child may take until it is healthy"""
-LOOK_S = 0.05
+"""time that a child may take until it is healthy, unless said otherwise"""
+FIRST_LOOK_S, LAST_LOOK_S = 0.05, 1.0
+"""between two questions whether it is; grows by half each time"""
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 """before a child is started again; doubles while it does not become healthy"""
 LAST_LINES = 20
@@ -95,6 +96,7 @@ class Process:
         guard: Guard,
         say: Say,
         environment: Mapping[str, str] | None = None,
+        start_s: float = START_S,
     ) -> None:
         """`command` is asked anew at each start; `healthy` says whether the child serves; `say` gets its lines."""
         self.name = name
@@ -102,6 +104,7 @@ class Process:
         self._healthy = healthy
         self._guard = guard
         self._say = say
+        self._start_s = start_s
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._child: asyncio.subprocess.Process | None = None
@@ -149,15 +152,17 @@ class Process:
         self._child = child
         self._guard.watch(child.pid)
         self._reader = asyncio.create_task(self._read(child))
-        deadline = loop.time() + START_S
+        deadline = loop.time() + self._start_s
+        look_s = FIRST_LOOK_S
         while not await self._healthy():
             if child.returncode is not None:
                 await self._reader
                 said = "".join(f"\n  {line}" for line in self._last)
                 raise StartError(f"{self.name} ended with status {child.returncode} before it served{said}")
             if loop.time() > deadline:
-                raise StartError(f"{self.name} did not serve within {START_S:.0f} s")
-            await asyncio.sleep(LOOK_S)
+                raise StartError(f"{self.name} did not serve within {self._start_s:g} s")
+            await asyncio.sleep(look_s)
+            look_s = min(1.5 * look_s, LAST_LOOK_S)
         return child
 
     async def _read(self, child: asyncio.subprocess.Process) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from halffull.local import process
 from halffull.local.process import Guard, Process, StartError
 
 
@@ -18,20 +17,21 @@ def python(code):
 
 
 @asynccontextmanager
-async def child(tmp_path, code, *, guard=None, said=None):
+async def child(tmp_path, code, *, said=None, start_s=60.0):
     """A child that is healthy once it has made the file `healthy`, its working directory being the test's."""
     healthy = tmp_path / "healthy"
 
     async def look():
         return healthy.exists()
 
-    with guard or Guard() as watching:
+    with Guard() as watching:
         made = Process(
             "child",
             python(f"import os, sys, time; os.chdir({str(tmp_path)!r})\n{code}"),
             look,
             guard=watching,
             say=(said if said is not None else []).append,
+            start_s=start_s,
         )
         yield made
 
@@ -78,9 +78,8 @@ async def test_a_command_that_is_not_there(tmp_path):
             await running.start()
 
 
-async def test_a_child_that_never_serves_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "START_S", 0.2)
-    async with child(tmp_path, "open('pid', 'w').write(str(os.getpid())); time.sleep(600)") as running:
+async def test_a_child_that_never_serves_is_ended(tmp_path):
+    async with child(tmp_path, "time.sleep(600)", start_s=0.2) as running:
         with pytest.raises(StartError, match="did not serve within"):
             await running.start()
         assert running.pid is None
