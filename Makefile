@@ -9,7 +9,7 @@ ARGS ?=
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo test check format crds image e2e test-vllm bench constraints clean
+.PHONY: help venv binaries demo test check format crds image e2e test-vllm fuzz bench constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ e2e: venv binaries ## test $(IMAGE) on the cluster of $KUBECONFIG
 
 test-vllm: venv ## test before real vLLMs: HALFFULL_VLLM_URLS='http://127.0.0.1:8001 http://127.0.0.1:8002'
 	.venv/bin/pytest -m vllm tests/clients $(ARGS)
+
+fuzz: venv ## feed the data path a million mutated byte streams: ARGS='--seed 7 --streams 200000'
+	PYTHONPATH=tests .venv/bin/python tests/fuzz.py $(ARGS)
 
 bench: venv ## measure the router
 	.venv/bin/python bench/run.py $(ARGS)

@@ -157,17 +157,20 @@ class World:
         await self.settle()
         return answers
 
-    async def settle(self) -> None:
-        """Let callbacks and connecting tasks run, and then time pass, until nothing is on its way."""
+    async def settle(self, most: int | None = None) -> None:
+        """Let callbacks and connecting tasks run, and then time pass, until nothing is on its way.
+
+        Fails where something still is after minutes, unless `most` rounds are all that is wanted.
+        """
         for _ in range(12):
             await asyncio.sleep(0)
-        for _ in range(10_000):
+        for _ in range(most or 1000):
             if not self.proxy.passages:
                 return
-            self.now += 0.05
+            self.now += 0.2
             self.proxy.tick()
             await asyncio.sleep(0)
-        raise AssertionError("a request hangs")
+        assert most, "a request hangs"
 
     def requests(self) -> list[tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes]]:
         """What the engine got, as h11 reads it: method, target, headers, body. Fails where h11 refuses it."""
@@ -223,13 +226,13 @@ def parse_requests(data: bytes) -> tuple[list[Parsed], str]:
         return found, str(error)
 
 
-def parse_statuses(data: bytes, methods: list[bytes] | None = None) -> list[int]:
-    """Return the status of each answer in a stream of whole answers, 1xx left out; fails where h11 refuses one."""
+def parse_statuses(data: bytes) -> list[int]:
+    """Return the status of each answer in a stream of whole answers, none to HEAD, 1xx left out; h11 must accept each."""
     found: list[int] = []
     rest = data
     while rest:
         connection = h11.Connection(h11.CLIENT)
-        connection.send(h11.Request(method=(methods or [b"GET"])[0], target="/", headers=[("host", "x")]))
+        connection.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
         connection.send(h11.EndOfMessage())
         connection.receive_data(rest)
         while True:

@@ -74,6 +74,8 @@ class _Told(msgspec.Struct):
 _TOLD = msgspec.json.Decoder(_Told)
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _ANSWER = msgspec.json.Decoder(_Answer)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""what decoding raises where the bytes are no JSON, no UTF-8, or nested too deeply"""
 _ENDS = {
     api: tuple(mark if api is Dialect.OPENAI else b"event: " + mark for mark in marks)
     for api, marks in STREAM_ENDS.items()
@@ -134,7 +136,7 @@ def meaning(dialect: Dialect, event: bytes) -> Event:
         return Event.STARTED
     try:
         chunk = _CHUNK.decode(data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return Event.STARTED  # not a form we know: let the client judge it
     if chunk.error is not None or chunk.choices is None:
         return Event.STARTED
@@ -147,7 +149,7 @@ def usage(body: bytes) -> tuple[int | None, int | None, str | None]:
     """Return prompt tokens, generated tokens and the id of a plain answer; None where it does not say."""
     try:
         answer = _ANSWER.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None, None, None
     return *_tokens(answer.usage), answer.id
 
@@ -164,7 +166,7 @@ def stream_usage(piece: bytes) -> tuple[int | None, int | None]:
         if line.startswith(b"data:") and b'"usage"' in line:
             try:
                 told = _TOLD.decode(line[5:])
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue
             found = told.usage or (told.response and told.response.usage)
             if found:

@@ -68,11 +68,20 @@ class Prompt:
 def read(body: bytes) -> Prompt | Failure:
     """Read a JSON body. A body that is no JSON object is refused; a field of an unexpected type is the engine's to judge."""
     try:
+        return _read(body)
+    except msgspec.DecodeError as error:
+        return Failure(Reason.INVALID_BODY, f"The body is not valid JSON: {error}.")
+    except UnicodeDecodeError:
+        return Failure(Reason.INVALID_BODY, "The body is not valid JSON: a text is not UTF-8.")
+    except RecursionError:
+        return Failure(Reason.INVALID_BODY, "The body is nested too deeply.")
+
+
+def _read(body: bytes) -> Prompt | Failure:
+    try:
         fields = _BODY.decode(body)
     except msgspec.ValidationError:
         return _read_loosely(body)
-    except msgspec.DecodeError as error:
-        return Failure(Reason.INVALID_BODY, f"The body is not valid JSON: {error}.")
     prompt = Prompt(
         model=fields.model,
         stream=fields.stream is True,
@@ -91,7 +100,10 @@ def read(body: bytes) -> Prompt | Failure:
 
 def with_model(body: bytes, model: str) -> bytes:
     """Return the JSON object with another `model`; every other value keeps its bytes."""
-    fields = _RAW.decode(body)
+    try:
+        fields = _RAW.decode(body)
+    except UnicodeDecodeError:
+        return body  # a name is not UTF-8: the engine refuses it, whatever the model
     fields["model"] = msgspec.Raw(msgspec.json.encode(model))
     return msgspec.json.encode(fields)
 

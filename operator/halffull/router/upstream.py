@@ -107,6 +107,8 @@ class Upstream(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if isinstance(error, httptools.HttpParserCallbackError):
+                _raise_own(error)
             if not self._complete:
                 self._lose(f"the answer is malformed: {error}")
                 return
@@ -256,3 +258,10 @@ class Pool:
 
 def _codings(headers: Headers) -> int:
     return sum(name == b"transfer-encoding" for name, _ in headers)
+
+
+def _raise_own(error: httptools.HttpParserCallbackError) -> None:
+    """Raise what one of our callbacks raised, unless it said that the answer is malformed: a fault of ours is no engine's."""
+    cause = error.__context__
+    if cause is not None and not isinstance(cause, httptools.HttpParserError):
+        raise cause
