@@ -1,12 +1,12 @@
 """A cluster that runs pods ($KUBECONFIG) and the image to test ($IMAGE)."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from cluster.binaries import find
 from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, CommandError, Load
 
 
@@ -21,9 +21,7 @@ def image() -> str:
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """The cluster of $KUBECONFIG."""
-    for program in ("kubectl", "helm"):
-        assert shutil.which(program), f"{program} is not in PATH"
-    cluster = Cluster()
+    cluster = Cluster({program: find(program) for program in ("kubectl", "helm")})
     cluster.kubectl("version")
     return cluster
 
@@ -49,7 +47,7 @@ def release(
     arguments += ["--set", f"image.repository={repository}", "--set", f"image.tag={tag}"]
     arguments += [word for value in getattr(request, "param", ()) for word in ("--set", value)]
     try:
-        cluster.helm("install", "--create-namespace", *arguments)
+        cluster.helm("install", "--create-namespace", "--take-ownership", *arguments)
     except CommandError as error:
         pytest.fail(f"{error}\n{cluster.state()}")
     else:
@@ -73,4 +71,4 @@ def timings() -> Iterator[dict[str, float]]:
     found: dict[str, float] = {}
     yield found
     for what, seconds in found.items():
-        print(f"{what}: {seconds:.1f} s")  # noqa: T201
+        print(f"{what}: {seconds:.3g} s")  # noqa: T201

@@ -3,7 +3,8 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -23,8 +24,16 @@ class CommandError(RuntimeError):
 class Cluster:
     """kubectl and helm on the cluster of $KUBECONFIG."""
 
+    def __init__(self, programs: Mapping[str, Path]) -> None:
+        self._programs = programs
+
+    def program(self, name: str) -> str:
+        """The path of kubectl or helm."""
+        return str(self._programs[name])
+
     def run(self, program: str, *arguments: str, stdin: str = "") -> str:
-        done = subprocess.run([program, *arguments], input=stdin, capture_output=True, text=True, check=False)
+        command = [self._programs[program], *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise CommandError(f"{program} {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
