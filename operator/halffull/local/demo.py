@@ -111,7 +111,7 @@ async def _run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Start everything, play, stop everything; None if a signal came."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 (a coroutine runs in a task)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     state = _Run()
     try:

@@ -57,7 +57,8 @@ async def _run(arguments: argparse.Namespace) -> None:
         stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+            loop.add_signal_handler(number, stop)
     machine = Machine(
         arguments.files, host=arguments.host, port=arguments.port, admin_port=arguments.admin_port, say=say
     )
