@@ -6,205 +6,32 @@ form, framing, pipelining, queue limits, clients that go away or read slowly.
 
 import asyncio
 import json
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
 from halffull.core.books import Replica
-from halffull.core.dispatch import Dispatcher, Limits
-from halffull.core.gate import GATES, LimitParameters
-from halffull.engines.catalog import ENGINES
-from halffull.orderings.catalog import ORDERINGS
-from halffull.policies.catalog import POLICIES
+from halffull.core.dispatch import Limits
 from halffull.router.client import ClientLimits
-from halffull.router.proxy import Proxy, Settings
-
-CHAT = b'{"model":"m","messages":[{"role":"user","content":"hello there"}],"stream":%b}'
-ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
-TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":" x"},"finish_reason":null}]}\n\n'
-DONE = b"data: [DONE]\n\n"
-BUSY = b'data: {"error": {"message": "busy", "type": "Service Unavailable", "param": null, "code": 503}}\n\n'
-ABORT = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"abort"}]}\n\n'
-PLAIN = b'{"id":"c","choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":2}}'
-
-Answer = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def whole(body: bytes, status: bytes = b"200 OK", extra: bytes = b"") -> Answer:
-    async def answer(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n" % (
-            status,
-            extra,
-            len(body),
-        )
-        writer.write(head + body)
-
-    return answer
-
-
-def stream(*events: bytes, end: bool | None = True, gap: asyncio.Event | None = None) -> Answer:
-    async def answer(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-        )
-        for number, event in enumerate(events):
-            if gap is not None and number == 2:
-                await gap.wait()
-            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
-            await writer.drain()
-        if end is None:
-            return
-        if end:
-            writer.write(b"0\r\n\r\n")
-        else:
-            writer.close()
-
-    return answer
-
-
-async def hang(_: bytes, reader: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
-    await reader.read()
-    raise ConnectionError
-
-
-async def start_then_hang(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await stream(ROLE, TOKEN, end=None)(request, reader, writer)
-    await hang(request, reader, writer)
-
-
-async def reset(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
-
-
-class Engine:
-    """A scripted engine: answers each request with the next of its script, the last one for ever."""
-
-    def __init__(self, *script: Answer) -> None:
-        self.script = list(script)
-        self.requests: list[bytes] = []
-        self.closed = 0
-        """connections that the router closed"""
-        self.port = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    int(line.split(b":")[1])
-                    for line in head.lower().split(b"\r\n")
-                    if line.startswith(b"content-length")
-                )
-                request = head + await reader.readexactly(length)
-                self.requests.append(request)
-                answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-                await answer(request, reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.closed += 1
-        finally:
-            writer.close()
-
-
-class World:
-    """A proxy before some engines."""
-
-    def __init__(self, proxy: Proxy, port: int, engines: list[Engine]) -> None:
-        self.proxy = proxy
-        self.port = port
-        self.engines = engines
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
-
-    async def raw(self, data: bytes) -> bytes:
-        """Send bytes, read until the router closes."""
-        reader, writer = await self.connect()
-        writer.write(data)
-        got = await asyncio.wait_for(reader.read(), 20)
-        writer.close()
-        return got
-
-    async def post(
-        self, body: bytes, path: str = "/v1/chat/completions", extra: bytes = b""
-    ) -> tuple[int, dict[str, str], bytes]:
-        got = await self.raw(post(body, path, extra + b"connection: close\r\n"))
-        return parse(got)
-
-
-def post(body: bytes, path: str = "/v1/chat/completions", extra: bytes = b"") -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nhost: router\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    return head.encode() + extra + b"\r\n" + body
-
-
-def parse(got: bytes) -> tuple[int, dict[str, str], bytes]:
-    head, _, body = got.partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines[1:])
-    if headers.get("transfer-encoding") == "chunked":
-        data, rest = b"", body
-        while True:
-            size, _, rest = rest.partition(b"\r\n")
-            assert size, "the chunked body was cut"
-            if int(size, 16) == 0:
-                break
-            data, rest = data + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
-        body = data
-    return int(lines[0].split()[1]), headers, body
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def world(
-    *engines: Engine,
-    limits: Limits | None = None,
-    gate: int = 100,
-    clients: ClientLimits | None = None,
-    policy: str = "round-robin",
-) -> AsyncIterator[World]:
-    loop = asyncio.get_running_loop()
-    dispatcher = Dispatcher(
-        POLICIES[policy].make(),
-        ORDERINGS["fcfs"].make(),
-        GATES["limit"].make(LimitParameters(gate)),
-        random.Random(1),
-        limits or Limits(),
-    )
-    settings = Settings("m", frozenset({"alias"}), clients=clients or ClientLimits())
-    proxy = Proxy(dispatcher, ENGINES["vllm"], settings, loop.time, "t-")
-    servers = []
-    for number, engine in enumerate(engines):
-        server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
-        engine.port = server.sockets[0].getsockname()[1]
-        servers.append(server)
-        proxy.add(Replica(f"r{number}", "127.0.0.1", engine.port))
-    port = await proxy.listen("127.0.0.1", 0)
-
-    async def tick() -> None:
-        while True:
-            proxy.tick()
-            await asyncio.sleep(0.02)
-
-    ticking = loop.create_task(tick())
-    try:
-        yield World(proxy, port, list(engines))
-        await until(lambda: not proxy.passages and not proxy.dispatcher.queue)
-        for replica in dispatcher.books.replicas.values():
-            assert (replica.in_flight, replica.prefill_tokens, replica.decode_tokens) == (0, 0, 0)
-    finally:
-        ticking.cancel()
-        proxy.stop_listening()
-        for client in list(proxy.clients):
-            client.abort()
-        proxy.engines.close()
-        for server in servers:
-            server.close()
+from scripted_engines import (
+    ABORT,
+    BUSY,
+    CHAT,
+    DONE,
+    PLAIN,
+    ROLE,
+    TOKEN,
+    Answer,
+    Engine,
+    hang,
+    parse,
+    post,
+    reset,
+    start_then_hang,
+    stream,
+    until,
+    whole,
+    world,
+)
 
 
 async def test_a_plain_answer_is_relayed_with_our_headers() -> None:
@@ -469,36 +296,6 @@ async def test_a_slow_client_is_timed_out() -> None:
         assert await w.raw(b"") == b""
 
 
-async def test_the_queue_refuses_expires_and_waits() -> None:
-    engine = Engine(hang)
-    limits = Limits(queue_requests=1, queue_timeout_s=0.3, no_replica_s=0.2)
-    async with world(engine, limits=limits, gate=1) as w:
-        _, holder = await w.connect()
-        holder.write(post(CHAT % b"true"))
-        await until(lambda: bool(engine.requests))
-        waiting = asyncio.create_task(w.post(CHAT % b"false"))
-        await until(lambda: len(w.proxy.dispatcher.queue) == 1)
-        status, headers, _ = await w.post(CHAT % b"false")
-        assert (status, headers["x-halffull-reason"]) == (429, "queue_full")
-        assert int(headers["retry-after"]) > 0
-        status, headers, _ = await waiting
-        assert (status, headers["x-halffull-reason"]) == (504, "queue_timeout")
-        holder.transport.abort()
-
-
-async def test_without_a_replica_a_request_waits_and_then_fails_or_runs() -> None:
-    engine = Engine(whole(PLAIN))
-    async with world(engine, limits=Limits(no_replica_s=0.2)) as w:
-        replica = w.proxy.dispatcher.books.replicas["r0"]
-        w.proxy.remove(replica)
-        status, headers, _ = await w.post(CHAT % b"false")
-        assert (status, headers["x-halffull-reason"]) == (503, "no_replica")
-        waiting = asyncio.create_task(w.post(CHAT % b"false"))
-        await until(lambda: len(w.proxy.dispatcher.queue) == 1)
-        w.proxy.add(Replica("r1", "127.0.0.1", engine.port))
-        assert (await waiting)[0] == 200
-
-
 async def test_a_client_that_does_not_read_holds_the_engine_back() -> None:
     sent = 0
 
@@ -521,45 +318,6 @@ async def test_a_client_that_does_not_read_holds_the_engine_back() -> None:
             await asyncio.sleep(0.3)
         assert sent < 64 << 20
         writer.transport.abort()
-
-
-async def test_classes_and_callers_order_the_queue() -> None:
-    order: list[bytes] = []
-
-    async def note(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        order.append(request.rsplit(b'"content":"', 1)[1][:2])
-        assert b"x-halffull" not in request
-        await whole(PLAIN)(request, reader, writer)
-
-    engine = Engine(note)
-    async with world(engine, gate=1) as w:
-        replica = w.proxy.dispatcher.books.replicas["r0"]
-        replica.suspended = True
-        w.proxy.refresh(replica)
-        waiting = []
-        for name, caller, priority in [
-            ("a1", "a", "0"),
-            ("a2", "a", "0"),
-            ("a3", "a", "0"),
-            ("b1", "b", "0"),
-            ("u1", "c", "-1"),
-        ]:
-            body = b'{"messages":[{"content":"%b"}]}' % name.encode()
-            extra = f"x-halffull-caller: {caller}\r\nx-halffull-priority: {priority}\r\n".encode()
-            waiting.append(asyncio.create_task(w.post(body, extra=extra)))
-            await until(lambda: len(w.proxy.dispatcher.queue) == len(waiting))
-        replica.suspended = False
-        w.proxy.refresh(replica)
-        assert {(await answer)[0] for answer in waiting} == {200}
-        assert order == [b"u1", b"a1", b"b1", b"a2", b"a3"]
-
-
-async def test_a_class_must_be_a_number() -> None:
-    async with world(Engine(whole(PLAIN))) as w:
-        status, headers, body = await w.post(CHAT % b"false", extra=b"x-halffull-priority: high\r\n")
-
-        assert (status, headers["x-halffull-reason"]) == (400, "bad_request")
-        assert b"x-halffull-priority" in body
 
 
 async def test_the_end_of_each_request_is_told_once() -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag, flag_number, with_flags
@@ -33,6 +34,16 @@ STREAM_ENDS: Mapping[Dialect, tuple[bytes, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Continuing:
+    """How an engine goes on with a text that another replica began."""
+
+    by: Literal["messages", "prompt"]
+    """a last assistant message to be continued (`continue_final_message`), or the prompt followed by the text"""
+    fields: frozenset[str]
+    """of a request; one with any other field is not continued, since what it asks for may not survive the seam"""
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
     """One inference path."""
 
@@ -41,6 +52,8 @@ class Path:
     """whether it can answer with a stream of server-sent events"""
     resendable: bool = True
     """whether a request that has not started may be sent again, to another replica"""
+    continuing: Continuing | None = None
+    """how a stream that has started goes on at another replica; None: it does not"""
 
 
 @dataclass(frozen=True, slots=True)

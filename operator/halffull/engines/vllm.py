@@ -5,7 +5,7 @@ Sources: vLLM's `v1/metrics/loggers.py` and `entrypoints/**/api_router.py` of 0.
 
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag
-from halffull.engines.base import Adapter, Container, Dialect, Limits, Path
+from halffull.engines.base import Adapter, Container, Continuing, Dialect, Limits, Path
 from halffull.engines.exposition import Exposition, Series, number, product
 
 RUNNING = Series((b"vllm:num_requests_running",))
@@ -18,6 +18,15 @@ PROMPT_TOKENS = Series((b"vllm:prompt_tokens_total",))
 GENERATION_TOKENS = Series((b"vllm:generation_tokens_total",))
 TOKEN_SECONDS = Series((b"vllm:inter_token_latency_seconds_sum", b"vllm:time_per_output_token_seconds_sum"))
 
+SEAMLESS = frozenset(
+    {
+        "model", "stream", "stream_options", "max_tokens", "min_tokens", "ignore_eos", "temperature", "top_p", "top_k",
+        "min_p", "seed", "stop", "user", "n",
+    }
+)  # fmt: skip
+"""fields whose meaning does not change where a text goes on elsewhere"""
+CHAT = Path(continuing=Continuing("messages", SEAMLESS | {"messages", "max_completion_tokens"}))
+COMPLETIONS = Path(continuing=Continuing("prompt", SEAMLESS | {"prompt"}))
 OPENAI = Path()
 PLAIN = Path(streams=False)
 ANTHROPIC = Path(Dialect.ANTHROPIC)
@@ -25,9 +34,9 @@ RESPONSES = Path(Dialect.RESPONSES)
 STORED_RESPONSE = Path(Dialect.RESPONSES, resendable=False)
 
 PATHS = {
-    "/v1/chat/completions": OPENAI,
+    "/v1/chat/completions": CHAT,
     "/v1/chat/completions/batch": PLAIN,
-    "/v1/completions": OPENAI,
+    "/v1/completions": COMPLETIONS,
     "/v1/responses": RESPONSES,
     "/v1/messages": ANTHROPIC,
     "/v1/messages/count_tokens": Path(Dialect.ANTHROPIC, streams=False),

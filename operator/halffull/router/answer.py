@@ -19,8 +19,8 @@ _EVENT_END = re.compile(rb"\r?\n\r?\n")
 class Answer:
     """One engine's answer to one request."""
 
-    __slots__ = ("_held", "_held_bytes", "_tail", "_unread", "chunked", "closed", "events", "lines", "retry_after_s", "status",
-                 "usage_in")  # fmt: skip
+    __slots__ = ("_held", "_held_bytes", "_tail", "_unread", "closed", "events", "lines", "retry_after_s",
+                 "started", "status", "usage_in")  # fmt: skip
 
     def __init__(self) -> None:
         self.status = 0
@@ -29,8 +29,8 @@ class Answer:
         self.events = False
         """it is a stream of server-sent events"""
         self.retry_after_s = 0
-        self.chunked = False
-        """the client gets it in chunks"""
+        self.started = False
+        """generated text has come"""
         self.closed = False
         """the event that closes the stream has come"""
         self.usage_in = b""

@@ -149,6 +149,7 @@ def _settings(document: RouterConfig) -> Settings:
     return Settings(
         model=document.model,
         aliases=frozenset(document.model_aliases),
+        resume=document.resume == "continue",
         bytes_per_token=(document.tokenizer and document.tokenizer.bytes_per_token) or BYTES_PER_TOKEN,
         request_s=router.request_timeout_seconds,
         clients=ClientLimits(

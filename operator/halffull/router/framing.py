@@ -20,7 +20,9 @@ HOP_BY_HOP = frozenset(
     }
 )
 """meant for one connection only (RFC 9110 section 7.6.1)"""
-REWRITTEN = frozenset({b"content-length", b"host", b"expect", b"x-halffull-priority", b"x-halffull-caller"})
+REWRITTEN = frozenset(
+    {b"content-length", b"host", b"expect", b"x-halffull-priority", b"x-halffull-caller", b"x-halffull-resume"}
+)
 """written anew, or meant for us"""
 BODILESS = frozenset({204, 304})
 """status of answers that end with their head"""

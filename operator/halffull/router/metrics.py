@@ -73,6 +73,7 @@ class RouterCollector(Collector):
             answers.add_metric([path, str(code)], count)
         yield answers
         yield _by_reason("errors", "errors that the router itself answered", telemetry.failures.items())
+        yield _counter("continuations", "started streams that went on at another replica", telemetry.continued)
         yield _by_reason("moves", "requests tried at another replica", telemetry.moves.items())
 
     def _replicas(self) -> Iterator[Metric]:

@@ -14,13 +14,14 @@ from halffull.core.exchange import Exchange
 from halffull.core.faults import Blame, Fault
 from halffull.core.values import Request
 from halffull.engines.base import Dialect, Path, aborted
-from halffull.router import dialect, framing, prompt
+from halffull.router import dialect, framing, prompt, resume
 from halffull.router.answer import Answer
 from halffull.router.client import Client
 from halffull.router.dialect import Event
 from halffull.router.framing import Headers
 from halffull.router.head import Head
-from halffull.router.telemetry import Decision, Ended
+from halffull.router.resume import Continuation
+from halffull.router.telemetry import Decision
 from halffull.router.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -35,23 +36,10 @@ class Passage:
     """One request on its way through the router."""
 
     __slots__ = (
-        "_answer",
-        "_body",
-        "_client",
-        "_flowing",
-        "_head",
-        "_kind",
-        "_lines",
-        "_priority",
-        "_prompt",
-        "_proxy",
-        "_reconnected",
-        "_upstream",
-        "arrived",
-        "deadline",
-        "exchange",
+        "_answer", "_body", "_chunked", "_client", "_continuation", "_events", "_flowing", "_head", "_kind",
+        "_lines", "_priority", "_prompt", "_proxy", "_reconnected", "_upstream", "arrived", "deadline", "exchange",
         "request_id",
-    )
+    )  # fmt: skip
 
     def __init__(self, proxy: "Proxy", client: Client, head: Head, kind: Path, body: bytes) -> None:
         self._proxy = proxy
@@ -70,6 +58,11 @@ class Passage:
         self._reconnected = False
         self._flowing = False
         """bytes of the answer went to the client"""
+        self._events = False
+        """... as a stream of server-sent events"""
+        self._chunked = False
+        """... in chunks"""
+        self._continuation: Continuation | None = None
         self._answer = Answer()
 
     # --- 1. parse
@@ -80,9 +73,7 @@ class Passage:
         priority = head.fields.get(b"x-halffull-priority")
         if priority is not None:
             if not _PRIORITY.match(priority):
-                return Failure(
-                    Reason.BAD_REQUEST, "x-halffull-priority must be an integer from -999 to 999, lower first."
-                )
+                return Failure(Reason.BAD_REQUEST, "x-halffull-priority must be an integer from -999 to 999.")
             self._priority = int(priority)
         content_type = head.fields.get(b"content-type")
         if head.method == b"POST" and (not content_type or b"json" in content_type):
@@ -94,6 +85,8 @@ class Passage:
                 return Failure(Reason.UNKNOWN_MODEL, f"The model '{found.model}' does not exist.", "model")
             if found.model in proxy.settings.aliases:
                 self._body = prompt.with_model(self._body, proxy.settings.model)
+            if found.stream and proxy.settings.resume and head.fields.get(b"x-halffull-resume") != b"never":
+                self._continuation = resume.continuation(self._kind, self._body, proxy.allowance)
         self._lines = framing.passed_on(head.headers, head.fields.get(b"connection"))
         return None
 
@@ -168,7 +161,7 @@ class Passage:
 
     def answer_data(self, data: bytes) -> None:
         """Pass a piece of the answer on, or hold it back until the answer has started."""
-        if self._flowing:
+        if self._answer.started:
             self._relay(data)
             return
         meaning = self._answer.hold(data, self._kind.dialect)
@@ -178,16 +171,18 @@ class Passage:
             self._fault(Fault.BUSY_IN_STREAM if meaning is Event.BUSY else Fault.ABORTED)
 
     def _start(self) -> None:
-        """The answer has started: from here on the request cannot be moved."""
-        proxy, exchange, now = self._proxy, self.exchange, self._proxy.clock()
+        """The answer has started, here or, where it goes on, again: from now on the request cannot simply be moved."""
+        proxy, exchange, answer, now = self._proxy, self.exchange, self._answer, self._proxy.clock()
         if exchange is None or exchange.replica is None:
             return
         proxy.dispatcher.started(exchange, now)
-        if self._answer.events:
-            proxy.telemetry.of(exchange.replica.name).first_token(now, now - self.arrived)
-        self._flowing = True
-        self._answer.chunked = self._client.begin(self._answer.status, self._own_lines())
-        opening = self._answer.release()
+        answer.started = True
+        opening = answer.release()
+        if not self._flowing:
+            self._flowing, self._events = True, answer.events
+            self._chunked = self._client.begin(answer.status, self._own_lines())
+            if answer.events:
+                proxy.telemetry.of(exchange.replica.name).first_token(now, now - self.arrived)
         if self._kind.dialect is Dialect.RESPONSES and (stored := dialect.response_id(opening)):
             proxy.remember(stored, exchange.replica.name)
         self._relay(opening)
@@ -195,23 +190,25 @@ class Passage:
             proxy.release()  # a replica whose trial this was takes more now
 
     def _relay(self, data: bytes) -> None:
-        answer, exchange = self._answer, self.exchange
-        self._client.write(framing.chunk(data) if answer.chunked else data)
+        answer, exchange, continuation = self._answer, self.exchange, self._continuation
+        if continuation is not None:
+            data = continuation.passed(data)
+        if data:
+            self._client.write(framing.chunk(data) if self._chunked else data)
         if answer.events and exchange is not None and exchange.replica is not None:
             exchange.replica.health.heard = True
             self._proxy.dispatcher.progressed(exchange, answer.passed(data, self._kind.dialect))
+        if continuation is not None and continuation.aborted:
+            self._fault(Fault.ABORTED)
 
     def answer_end(self) -> None:
         """The answer is complete by its framing; whether it is one, its content says."""
         self._upstream = None
-        if self._flowing:
+        if self._answer.started:
             if self._answer.events and not self._answer.closed:
                 self._fault(Fault.CUT)
-                return
-            if self._answer.chunked:
-                self._client.write(framing.LAST_CHUNK)
-            self._account(*dialect.stream_usage(self._answer.usage_in))
-            self._client.end()
+            else:
+                self._close()
             return
         body = self._answer.release()
         if self._answer.status in {429, 503}:
@@ -220,8 +217,17 @@ class Passage:
             self._fault(Fault.CUT)
         elif self._answer.status == 200 and aborted(body):
             self._fault(Fault.ABORTED)
+        elif self._flowing:
+            self._break(Failure(Reason.ENGINE_BROKEN, f"The answer could not be continued: {self._answer.status}."))
         else:
             self._answer_whole(body)
+
+    def _close(self) -> None:
+        """The answer that flows is complete."""
+        if self._chunked:
+            self._client.write(framing.LAST_CHUNK)
+        self._account(*dialect.stream_usage(self._answer.usage_in))
+        self._client.end()
 
     def _answer_whole(self, body: bytes) -> None:
         proxy, exchange = self._proxy, self.exchange
@@ -269,7 +275,7 @@ class Passage:
         exchange = self.exchange
         if exchange is None or exchange.replica is None:
             return
-        if not self._flowing and reused and not self._reconnected and exchange.request.resendable:
+        if not self._answer.started and reused and not self._reconnected and exchange.request.resendable:
             # The engine closed a resting connection just as we used it: that says nothing of the engine.
             self._reconnected = True
             self._proxy.engines.connect(exchange.replica, self, exchange.attempts)
@@ -281,7 +287,7 @@ class Passage:
         self._fault(Fault.SILENT, why)
 
     def _fault(self, fault: Fault, detail: str = "", pause_s: float = 0.0) -> None:
-        """Do what the table of faults says: try elsewhere what has not started, end with an error what has."""
+        """Do what the table of faults says: try elsewhere what has not started, continue elsewhere or end what has."""
         exchange, treatment = self.exchange, fault.treatment
         if exchange is None or exchange.replica is None:
             return
@@ -289,15 +295,29 @@ class Passage:
         retry_after_s = max(ceil(pause_s), 1) if treatment.blame is Blame.BUSY else None
         failure = Failure(treatment.reason, message, retry_after_s=retry_after_s)
         self._proxy.telemetry.of(exchange.replica.name).failures += 1
-        if self._flowing:
-            self._break(failure, fault)
+        if self._flowing and not self._continue(failure, fault):
             return
         self._drop_upstream()
         self._answer = Answer()  # what came so far does not count
         self._proxy.telemetry.moves[treatment.reason.header] += 1
-        self._proxy.carry_out(
-            self._proxy.dispatcher.not_started(exchange, failure, fault, self._proxy.clock(), pause_s)
-        )
+        proxy = self._proxy
+        proxy.carry_out(proxy.dispatcher.not_started(exchange, failure, fault, proxy.clock(), pause_s))
+
+    def _continue(self, failure: Failure, fault: Fault) -> bool:
+        """Make this request the one that goes on from what the client has; if it cannot, end the answer."""
+        continuation = self._continuation
+        if continuation is not None and (missing := continuation.ending()) is not None:  # only its end was lost
+            self._drop_upstream()
+            self._client.write(framing.chunk(missing) if self._chunked else missing)
+            self._close()
+            return False
+        if continuation is None or (body := continuation.request()) is None:
+            self._break(failure, fault)
+            return False
+        self._body = body
+        continuation.seam()
+        self._proxy.telemetry.continued += 1
+        return True
 
     def _break(self, failure: Failure, fault: Fault | None = None) -> None:
         """The answer has started: it ends with an error that the client can see, never silently."""
@@ -307,16 +327,19 @@ class Passage:
         proxy.telemetry.failures[failure.reason.header] += 1
         self._drop_upstream()
         self._leave(self._answer.status, failure.reason.header)
-        if self._answer.events:
+        if self._events:
             events = dialect.error_events(self._kind.dialect, failure)
-            self._client.write(framing.chunk(events) + framing.LAST_CHUNK if self._answer.chunked else events)
+            self._client.write(framing.chunk(events) + framing.LAST_CHUNK if self._chunked else events)
             self._client.end()
         else:
             self._client.abort()
         proxy.carry_out(proxy.dispatcher.broken(exchange, failure, proxy.clock(), fault))
 
     def fail(self, failure: Failure) -> None:
-        """Answer with an error; the dispatcher holds nothing of this request."""
+        """Answer with an error, or end with one what flows; the dispatcher holds nothing of this request."""
+        if self._flowing:
+            self._break(failure)
+            return
         self._leave(failure.reason.status, failure.reason.header)
         self._proxy.answer(self._client, self._head, failure, self.request_id)
 
@@ -361,32 +384,13 @@ class Passage:
     def _leave(self, status: int, reason: str = "") -> None:
         """The request is over. Passage and exchange let go of each other, so that no garbage collector need come."""
         self._proxy.passages.discard(self)
-        for witness in self._proxy.witnesses:
-            witness(self._ended(status, reason))
+        if self._proxy.witnesses:
+            self._proxy.tell(self._head, self.exchange, self.request_id, self.arrived, status=status, reason=reason)
+        if self._continuation is not None:
+            self._continuation.close()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.host = None
-
-    def _ended(self, status: int, reason: str) -> Ended:
-        exchange, head, proxy = self.exchange, self._head, self._proxy
-        replica = exchange.replica if exchange is not None else None
-        return Ended(
-            request_id=self.request_id,
-            method=head.method.decode(),
-            path=proxy.adapter.label(head.path),
-            status=status,
-            reason=reason,
-            replica=replica.name if replica is not None else "",
-            attempts=exchange.attempts if exchange is not None else 0,
-            prompt_tokens=exchange.request.prompt_tokens if exchange is not None else 0,
-            generated_tokens=exchange.tokens if exchange is not None else 0,
-            caller=exchange.request.caller if exchange is not None else "",
-            traceparent=head.fields.get(b"traceparent", b"").decode("latin-1"),
-            arrived=self.arrived,
-            sent_at=exchange.sent_at or None if exchange is not None else None,
-            started_at=exchange.started_at if exchange is not None else None,
-            ended_at=proxy.clock(),
-        )
 
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None

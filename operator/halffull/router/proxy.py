@@ -23,6 +23,7 @@ from halffull.router.client import Client, ClientLimits
 from halffull.router.engines import Engines
 from halffull.router.head import Head
 from halffull.router.passage import Passage
+from halffull.router.resume import Allowance
 from halffull.router.telemetry import Ended, Telemetry
 
 BYTES_PER_TOKEN = 4.0
@@ -42,6 +43,8 @@ class Settings:
     model: str
     aliases: frozenset[str] = frozenset()
     """further names that clients may use for `model`"""
+    resume: bool = True
+    """whether started streams go on elsewhere when they lose their replica"""
     bytes_per_token: float = BYTES_PER_TOKEN
     """of text, until answers say better"""
     request_s: float = 600.0
@@ -62,6 +65,7 @@ class Proxy:
         self.clock = clock
         self.engines = Engines(clock)
         self.telemetry = Telemetry()
+        self.allowance = Allowance()
         self.ratio = Ratio(settings.bytes_per_token)
         self.clients: set[Client] = set()
         self.passages: set[Passage] = set()
@@ -226,6 +230,31 @@ class Proxy:
         """Return the client's own id if it is a sane one, else a new one."""
         given = head.fields.get(b"x-request-id")
         return given.decode() if given is not None and _REQUEST_ID.match(given) else next(self._ids)
+
+    def tell(
+        self, head: Head, exchange: Exchange | None, request_id: str, arrived: float, *, status: int, reason: str
+    ) -> None:
+        """Tell the witnesses how a request ended."""
+        replica = exchange.replica if exchange is not None else None
+        ended = Ended(
+            request_id=request_id,
+            method=head.method.decode(),
+            path=self.adapter.label(head.path),
+            status=status,
+            reason=reason,
+            replica=replica.name if replica is not None else "",
+            attempts=exchange.attempts if exchange is not None else 0,
+            prompt_tokens=exchange.request.prompt_tokens if exchange is not None else 0,
+            generated_tokens=exchange.tokens if exchange is not None else 0,
+            caller=exchange.request.caller if exchange is not None else "",
+            traceparent=head.fields.get(b"traceparent", b"").decode("latin-1"),
+            arrived=arrived,
+            sent_at=(exchange.sent_at or None) if exchange is not None else None,
+            started_at=exchange.started_at if exchange is not None else None,
+            ended_at=self.clock(),
+        )
+        for witness in self.witnesses:
+            witness(ended)
 
     def remember(self, response_id: str, replica: str) -> None:
         """Note which replica made a stored response."""

@@ -76,6 +76,7 @@ class Report:
                 "cancelled": telemetry.cancelled,
                 "failed": dict(telemetry.failures),
                 "moved": dict(telemetry.moves),
+                "continued": telemetry.continued,
             },
             "tokens": self._tokens(),
         }

@@ -139,6 +139,8 @@ class Telemetry:
         """reasons of errors that the router itself answered"""
         self.moves: Counter[str] = Counter()
         """reasons for trying another replica"""
+        self.continued = 0
+        """times that a started stream went on at another replica"""
         self.verdicts: Counter[tuple[str, str]] = Counter()
         """(replica, verdict) of every change of what the data path thinks of a replica"""
         self.connections = 0

@@ -1,0 +1,94 @@
+"""Streams that lose their replica after they started: what goes on elsewhere, what ends, and what the client sees."""
+
+import json
+
+import pytest
+
+from scripted_engines import ABORT, DONE, ROLE, Answer, Engine, stream, whole, world
+
+
+def said(*words: str, finish: str | None = None) -> tuple[bytes, ...]:
+    events = [
+        {
+            "id": "one",
+            "object": "chat.completion.chunk",
+            "created": 7,
+            "model": "m",
+            "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}],
+        }
+        for word in words
+    ]
+    if finish:
+        events[-1]["choices"][0]["finish_reason"] = finish
+    return tuple(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+
+
+def text_of(body: bytes) -> str:
+    events = [json.loads(event[6:]) for event in body.split(b"\n\n") if event and not event.endswith(b"[DONE]")]
+    assert "error" not in json.dumps(events)
+    assert {event["id"] for event in events if event["choices"][0]["delta"].get("content")} == {"one"}
+    return "".join(event["choices"][0]["delta"].get("content", "") for event in events)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        stream(ROLE, *said("a ", "b "), end=False),
+        stream(ROLE, *said("a ", "b ")),
+        stream(ROLE, *said("a ", "b "), said("c ")[0][:40], end=False),
+        stream(ROLE, *said("a ", "b "), ABORT, DONE),
+    ],
+    ids=["closed", "ended-early", "mid-event", "aborted"],
+)
+async def test_a_started_stream_goes_on_elsewhere_unbroken(broken: Answer) -> None:
+    going_on = stream(ROLE, *(event.replace(b"one", b"two") for event in said("c ", "d", finish="stop")), DONE)
+    first, second = Engine(broken), Engine(going_on)
+    async with world(first, second, resume=True) as w:
+        body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"max_tokens":10}'
+        while not first.requests:
+            status, _, answer = await w.post(body)
+
+        assert status == 200
+        assert text_of(answer) == "a b c d"
+        assert answer.endswith(DONE)
+        assert answer.count(b'"role"') == 1
+        went_on = json.loads(second.requests[-1].partition(b"\r\n\r\n")[2])
+        assert went_on["messages"][-1] == {"role": "assistant", "content": "a b "}
+        assert (went_on["continue_final_message"], went_on["add_generation_prompt"]) == (True, False)
+        assert went_on["max_tokens"] == 8
+        assert w.proxy.telemetry.continued == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "extra"),
+    [(b',"tools":[]', b""), (b',"n":2', b""), (b',"logprobs":true', b""), (b"", b"x-halffull-resume: never\r\n")],
+    ids=["tools", "n", "logprobs", "refused"],
+)
+async def test_what_cannot_be_continued_ends_with_an_error(fields: bytes, extra: bytes) -> None:
+    engines = [Engine(stream(ROLE, *said("a "), end=False)) for _ in range(2)]
+    async with world(*engines, resume=True) as w:
+        _, _, answer = await w.post(b'{"messages":[{"content":"hi"}],"stream":true%b}' % fields, extra=extra)
+
+        assert b'"code":"engine_broken"' in answer
+        assert answer.endswith(DONE)
+        assert w.proxy.telemetry.continued == 0
+
+
+async def test_a_stream_that_only_lacks_its_end_is_ended() -> None:
+    for events, limit in ((said("a ", "b", finish="stop"), b""), (said("a ", "b"), b',"max_tokens":2')):
+        engine = Engine(stream(ROLE, *events, end=False))
+        async with world(engine, resume=True) as w:
+            _, _, answer = await w.post(b'{"messages":[{"content":"hi"}],"stream":true%b}' % limit)
+
+            assert text_of(answer) == "a b"
+            assert answer.endswith(DONE)
+            assert len(engine.requests) == 1
+
+
+async def test_a_continuation_that_no_engine_takes_ends_with_an_error() -> None:
+    engine = Engine(stream(ROLE, *said("a "), end=False), whole(b"{}", b"400 Bad Request"))
+    async with world(engine, resume=True) as w:
+        _, _, answer = await w.post(b'{"messages":[{"content":"hi"}],"stream":true}')
+
+        assert answer.count(b'"code":"engine_broken"') == 1
+        assert answer.endswith(DONE)
