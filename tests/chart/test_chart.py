@@ -29,6 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "adoptedWorkloads": {"patch": True},
         "replicas": 3,
         "logLevel": "debug",
+        "logFormat": "json",
         "serviceAccount": {"annotations": {"example.com/role": "x"}},
         "rbac": {"userRoles": "never"},
         "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
