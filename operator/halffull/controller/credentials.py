@@ -1,4 +1,4 @@
-"""Reads, from the Secrets that a ModelDeployment names, how its engines are called. Called by `reconcile` for `scrape`."""
+"""Reads, from the Secrets that a ModelDeployment names, how its engines and routers are called. For `reconcile`."""
 
 import base64
 import binascii
@@ -9,13 +9,14 @@ from halffull.controller.scrape import Credentials
 
 
 async def credentials(kube: Kube, owner: ModelDeployment) -> Credentials:
-    """Return scheme, authority and API key; a Secret or key that is absent gives none. Raises ApiError."""
+    """Return scheme, authority, API key and admin token; a Secret or key that is absent gives none. Raises ApiError."""
     engine, namespace = owner.spec.engine, owner.metadata.namespace
-    ca, api_key = engine.ca_secret_ref, engine.api_key_secret_ref
+    ca, api_key, admin = engine.ca_secret_ref, engine.api_key_secret_ref, owner.spec.router.admin_token_secret_ref
     return Credentials(
         engine.scheme,
         ca=await _value(kube, namespace, ca.name, ca.key) if ca else "",
         api_key=await _value(kube, namespace, api_key.name, api_key.key) if api_key else "",
+        admin_token=await _value(kube, namespace, admin.name, admin.key) if admin else "",
     )
 
 

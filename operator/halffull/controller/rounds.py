@@ -107,7 +107,7 @@ class Rounds:
 
     async def _ask(self, key: Key, record: Record) -> None:
         """Ask the routers only."""
-        answers = await self._scraper.routers(self._observed.routers(key))
+        answers = await self._scraper.routers(self._observed.routers(key), record.credentials)
         if answers != record.answers:
             record.answers = answers
             self._wake(key)
@@ -121,7 +121,7 @@ class Rounds:
         engines = self._observed.engines_of(key, document)
         record.signals, record.answers = await asyncio.gather(
             self._scraper.engines(engines, ENGINES[config.engine.type], record.credentials),
-            self._scraper.routers(self._observed.routers(key)),
+            self._scraper.routers(self._observed.routers(key), record.credentials),
         )
         now = asyncio.get_running_loop().time()
         settings = balance.Settings(stale_after_s=max(15.0, 3 * config.scheduling.rebalance.interval_seconds))

@@ -75,7 +75,7 @@ def _args(owner: ModelDeployment) -> list[str]:
         f"--admin-port={names.ADMIN_PORT}",
         *([f"--workers={router.workers}"] if router.workers > 1 else []),
         *([f"--tls={TLS_FOLDER}"] if router.tls else []),
-        *([f"--tls={TLS_FOLDER}"] if router.tls else []),
+        *([f"--admin-token-file={SECRET_FOLDER}/{ADMIN_TOKEN}"] if router.admin_token_secret_ref else []),
     ]
 
 

@@ -25,12 +25,14 @@ _FAILURES = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How the engines of one ModelDeployment are called."""
+    """How the engines and routers of one ModelDeployment are called."""
 
     scheme: str = "http"
     ca: str = ""
     """certificate authorities in PEM; empty: those of this machine"""
     api_key: str = ""
+    admin_token: str = ""
+    """what its routers demand before they say anything; empty: nothing"""
 
     def tls(self) -> ssl.SSLContext | None:
         """Return how a server is verified: by its authority, not by its name, since pods are called by address.
@@ -76,10 +78,14 @@ class Scraper:
             if isinstance(answer, bytes)
         }
 
-    async def routers(self, endpoints: Iterable[Endpoint]) -> dict[str, RouterAnswer]:
+    async def routers(self, endpoints: Iterable[Endpoint], credentials: Credentials) -> dict[str, RouterAnswer]:
         """Return what each router says of itself, or why it does not."""
+        token = credentials.admin_token
+        headers = {"authorization": f"Bearer {token}"} if token else {}
         asked = list(endpoints)
-        answers = await asyncio.gather(*(self._get("router", f"http://{e.address}/status", {}, None) for e in asked))
+        answers = await asyncio.gather(
+            *(self._get("router", f"http://{e.address}/status", headers, None) for e in asked)
+        )
         return {endpoint.name: _answer(answer) for endpoint, answer in zip(asked, answers, strict=True)}
 
     async def _get(

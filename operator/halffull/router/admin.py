@@ -3,7 +3,10 @@
 `app` starts it beside the public port; kubelet, Prometheus, the operator and people call it.
 """
 
+import hmac
 import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -12,10 +15,13 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, gener
 from halffull.router.status import Report
 
 DECISIONS_SHOWN = 100
+GUARDED = frozenset({"/status", "/decisions"})
+"""what a token guards; probes and Prometheus have none"""
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(report: Report, metrics: CollectorRegistry) -> web.Application:
-    """Return the application of the admin port."""
+def application(report: Report, metrics: CollectorRegistry, token_file: Path | None = None) -> web.Application:
+    """Return the application of the admin port; `token_file` as for `guard`."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -36,13 +42,39 @@ def application(report: Report, metrics: CollectorRegistry) -> web.Application:
             return web.Response(status=400, text="count must be a whole number\n")
         return _json({"decisions": report.decisions(count)})
 
-    made = web.Application()
+    made = web.Application(middlewares=guard(token_file))
     made.router.add_get("/healthz", healthz)
     made.router.add_get("/readyz", readyz)
     made.router.add_get("/metrics", expose)
     made.router.add_get("/status", status)
     made.router.add_get("/decisions", decisions)
     return made
+
+
+def guard(token_file: Path | None) -> list[Any]:
+    """Return the middlewares that demand the bearer token of this file for what is GUARDED; None: it is open.
+
+    The file is read at each request, so that a new token counts at once; while there is none, nobody is let in.
+    """
+    if token_file is None:
+        return []
+
+    @web.middleware
+    async def demand(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in GUARDED or _matches(request.headers.get("authorization", ""), token_file):
+            return await handler(request)
+        return web.Response(status=401, text="a bearer token is needed\n", headers={"www-authenticate": "Bearer"})
+
+    return [demand]
+
+
+def _matches(authorization: str, token_file: Path) -> bool:
+    try:
+        token = token_file.read_bytes().strip()
+    except OSError:
+        return False
+    kind, _, given = authorization.partition(" ")
+    return bool(token) and kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token)
 
 
 def _json(document: dict[str, Any]) -> web.Response:

@@ -73,6 +73,8 @@ class Options:
     admin_port: int = 8101
     admin_socket: Path | None = None
     """where the admin pages are served instead of the admin port"""
+    admin_token_file: Path | None = None
+    """holds the bearer token that some admin pages demand; None: they are open"""
     state_dir: Path | None = None
     ready_file: Path | None = None
     fallback_engine: EngineTarget | None = None
@@ -177,7 +179,8 @@ class Router:
 
     async def _open_admin(self, stack: AsyncExitStack) -> int:
         """Open the admin port first, so that probes hear from us from the beginning; return it (a socket: 0)."""
-        runner = web.AppRunner(admin.application(self._report, metrics.registry(self._report)), access_log=None)
+        pages = admin.application(self._report, metrics.registry(self._report), self._options.admin_token_file)
+        runner = web.AppRunner(pages, access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         if self._options.admin_socket is not None:

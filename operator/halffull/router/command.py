@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--admin-socket", type=Path, metavar="FILE", help="Unix socket for the admin pages, instead of the admin port"
     )
+    parser.add_argument(
+        "--admin-token-file",
+        type=Path,
+        metavar="FILE",
+        help="demand the bearer token of this file for /status and /decisions of the admin port",
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
 
 
@@ -84,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
             reuse_port=arguments.reuse_port,
             admin_port=arguments.admin_port,
             admin_socket=arguments.admin_socket,
+            admin_token_file=arguments.admin_token_file,
             state_dir=arguments.state_dir,
             ready_file=arguments.ready_file,
             fallback_engine=_fallback(arguments.fallback_engine),
@@ -118,7 +125,14 @@ def _run_workers(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None:
             passed += [f"--{name.replace('_', '-')}", str(value)]
-    place = Place(arguments.host, arguments.port, arguments.admin_port, arguments.ready_file, passed)
+    place = Place(
+        arguments.host,
+        arguments.port,
+        arguments.admin_port,
+        arguments.ready_file,
+        arguments.admin_token_file,
+        passed,
+    )
 
     async def serve() -> int:
         return await Workers(place, arguments.workers).run()

@@ -24,7 +24,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from halffull.router import merge
-from halffull.router.admin import DECISIONS_SHOWN
+from halffull.router.admin import DECISIONS_SHOWN, guard
 from halffull.router.discovery import address
 
 LOG = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ class Place:
     port: int
     admin_port: int
     ready_file: Path | None
+    admin_token_file: Path | None = None
+    """demanded here; the workers' own sockets are in a folder of ours"""
     arguments: Sequence[str] = field(default=())
     """of `halffull router`, without workers, ports and ready file"""
 
@@ -141,7 +143,7 @@ class Workers:
             registry.register(_Merged(merge.metrics([text for _, text in await self._pages("/metrics")])))
             return web.Response(body=generate_latest(registry), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
-        made = web.Application()
+        made = web.Application(middlewares=guard(self._place.admin_token_file))
         for path, handler in (("/healthz", healthz), ("/readyz", readyz), ("/status", status)):
             made.router.add_get(path, handler)
         made.router.add_get("/decisions", decisions)

@@ -86,7 +86,7 @@ class Engines:
         self._at = now
         return {e.name: Signals(running=8, generation_tokens=self._tokens[e.name], prompt_tokens=0) for e in endpoints}
 
-    async def routers(self, endpoints: Iterable[Endpoint]) -> dict[str, RouterAnswer]:
+    async def routers(self, endpoints: Iterable[Endpoint], *_: Any) -> dict[str, RouterAnswer]:
         hash_ = self.server.config()["hash"]
         return {e.name: RouterAnswer({"config": {"hash": hash_}, "policy": "sal", "replicas": []}) for e in endpoints}
 

@@ -42,7 +42,7 @@ class Fleet:
             if (rate := RATES.get(e.name))
         }
 
-    async def routers(self, endpoints: Iterable[Endpoint]) -> dict[str, RouterAnswer]:
+    async def routers(self, endpoints: Iterable[Endpoint], *_: Any) -> dict[str, RouterAnswer]:
         self.router_asked.append(asyncio.get_running_loop().time())
         return {e.name: RouterAnswer({"config": {"hash": self.applied}, "replicas": []}) for e in endpoints}
 
