@@ -240,3 +240,41 @@ def test_sessions_overload_nobody(loads: list[int], session: str) -> None:
     )
 
     assert chosen.in_flight <= 1.25 * (sum(loads) + 1) / len(loads) + 1
+
+
+@pytest.mark.parametrize("name", ["predicted-ttft", "halffull"])
+def test_predicted_ttft_knows_work_speed_memory_and_prefixes(name: str) -> None:
+    policy = POLICIES[name].make()
+    fleet = fleet_of(0, 3)
+    fleet[0].sent(10_000, NOW)
+    assert choose(policy, fleet) is fleet[1]
+
+    fleet = fleet_of(2, 3)
+    fleet[0].prefill_rate = 1_000
+    assert choose(policy, fleet) is fleet[1]
+
+    fleet = fleet_of(0, 3)
+    fleet[0].kv_tokens, fleet[0].decode_tokens = 1_000, 990
+    assert choose(policy, fleet, tokens=500) is fleet[1]
+
+    fleet = fleet_of(0, 0)
+    books, request = sharing(fleet, "r1", prompt=5_000)
+    assert told(policy, fleet, request, books) == "r1"
+
+
+def test_predicted_ttft_counts_what_was_done_since_the_last_first_token() -> None:
+    fleet = fleet_of(0, 0)
+    fleet[0].sent(8_000, NOW - 0.7)
+    fleet[1].sent(6_000, NOW)
+
+    assert choose(POLICIES["predicted-ttft"].make(), fleet) is fleet[0]
+
+
+def test_long_prompts_cost_more_than_their_length() -> None:
+    fleet = fleet_of(0, 0)
+    fleet[0].sent(100_000, NOW)
+    for _ in range(14):
+        fleet[1].sent(10_000, NOW)
+
+    assert choose(POLICIES["sal"].make(), fleet) is fleet[0]
+    assert choose(POLICIES["predicted-ttft"].make(), fleet) is fleet[1]

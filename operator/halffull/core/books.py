@@ -3,7 +3,7 @@
 Kept by `dispatch`, read by policies, gates and the host. Letters in brackets are those of the design's formulas.
 """
 
-from halffull.core.estimators import Rate
+from halffull.core.estimators import Rate, Residual
 from halffull.core.health import Health, Verdict
 from halffull.core.prefix import PrefixIndex
 from halffull.core.values import Signals, State
@@ -18,6 +18,8 @@ KV_HALF_LIFE_S = 7.0
 ATTENTION = 4e-5
 """work of attending to one token of context, in units of a prompt token's other work: 4 x layers x width / (2 x parameters)
 for models of 8 billion parameters, a third less for those of 70"""
+DECODE_LEFT_S = 5.0
+"""how much longer answers are taken to last before any has ended"""
 KV_FLOOR = 0.002
 """fraction of the KV cache per second below which the freeing rate is not believed (2 % in ten seconds)"""
 
@@ -184,7 +186,19 @@ class Books:
         self.replicas: dict[str, Replica] = {}
         self.prefixes = PrefixIndex()
         """which replica is taken to hold which beginnings of prompts"""
+        self._lasted = Residual(DECODE_LEFT_S)
         self._rates = 0.0
+
+    @property
+    def decode_left_s(self) -> float:
+        """How much longer the answers under way last on average, seconds."""
+        return self._lasted.value
+
+    def ended(self, replica: Replica, kv_tokens: int, started_at: float | None, now: float) -> None:
+        """An answer left; see `Replica.ended`."""
+        replica.ended(kv_tokens, now)
+        if started_at is not None:
+            self._lasted.add(now - started_at)
 
     @property
     def kv_pressure(self) -> float:

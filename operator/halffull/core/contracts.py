@@ -90,5 +90,9 @@ class Gate(Protocol):
         """Whether an open replica can take this request now; asked of late gates alone."""
         return True
 
+    def soon(self, replica: Replica, request: Request) -> bool:
+        """Whether a replica that does not admit the request lacks nothing but time; asked of late gates alone."""
+        return False
+
     def limit(self, replica: Replica) -> int | None:
         """Requests in flight that it lets in; None: no limit. Shown to people."""

@@ -294,7 +294,7 @@ class Dispatcher:
         tokens = exchange.request.prompt_tokens
         replica.streams -= exchange.request.stream
         if exchange.phase is Phase.STREAMING or exchange.presumed:
-            replica.ended(tokens + exchange.tokens, now)
+            self.books.ended(replica, tokens + exchange.tokens, exchange.started_at, now)
         else:
             replica.unsent(tokens, exchange.cached_tokens)
         exchange.replica = None

@@ -37,6 +37,30 @@ class Rate:
         return (self._amount + prior_amount) / (self._seconds + prior_amount / prior)
 
 
+class Residual:
+    """How much longer what is under way lasts on average: E[d^2] / 2 E[d] of what has ended (renewal theory).
+
+    Old evidence fades by half every `half_life` pieces.
+    """
+
+    __slots__ = ("_keep", "_squares", "_sum")
+
+    def __init__(self, prior_s: float, half_life: float = 500.0) -> None:
+        self._keep = exp(-0.6931471805599453 / half_life)
+        self._sum = 10 * prior_s
+        self._squares = 20 * prior_s * prior_s
+
+    def add(self, seconds: float) -> None:
+        """Note what lasted this long."""
+        self._sum = self._keep * self._sum + seconds
+        self._squares = self._keep * self._squares + seconds * seconds
+
+    @property
+    def value(self) -> float:
+        """Mean time left, seconds."""
+        return self._squares / (2 * self._sum)
+
+
 class Ratio:
     """A ratio of two sums over recent evidence: the weight of old evidence fades with each new piece.
 

@@ -82,17 +82,18 @@ class KvGate(Gate):
         """Whether work, sequences and memory let the request in now."""
         if not replica.in_flight:
             return True
-        room = None
-        if replica.kv_tokens is not None:
-            held = replica.decode_tokens + replica.waiting_prompt_tokens
-            room = self._memory * replica.kv_tokens - held - request.prompt_tokens
-        if (
-            (room is None or room >= 0)
-            and replica.in_flight < replica.max_sequences
-            and replica.work_left(now) < self._steps * replica.max_batched_tokens
-        ):
+        if self.soon(replica, request) and replica.work_left(now) < self._steps * replica.max_batched_tokens:
             return True
         return self._valve(replica, request)
+
+    def soon(self, replica: Replica, request: Request) -> bool:
+        """Whether sequences and memory let the request in."""
+        if replica.in_flight >= replica.max_sequences:
+            return False
+        if replica.kv_tokens is None:
+            return True
+        held = replica.decode_tokens + replica.waiting_prompt_tokens
+        return held + request.prompt_tokens <= self._memory * replica.kv_tokens
 
     def limit(self, replica: Replica) -> int | None:
         """Return the engine's sequence limit."""

@@ -113,7 +113,8 @@ class Placement:
         if cost is None:
             return False
         for replica in candidates:
-            other = self.policy.cost(request, replica, context)
-            if other is not None and cost > HOLD_FACTOR * other + HOLD_SECONDS:
-                return True
+            if self.gate.soon(replica, request):
+                other = self.policy.cost(request, replica, context)
+                if other is not None and cost > HOLD_FACTOR * other + HOLD_SECONDS:
+                    return True
         return False

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from halffull.core.contracts import Policy
 from halffull.core.entry import Entry
+from halffull.policies.halffull import Halffull, HalffullParameters
 from halffull.policies.kv_cost import KvCost, KvCostParameters
 from halffull.policies.least_kv import LeastKv
 from halffull.policies.least_prefill import LeastPrefill
@@ -14,6 +15,7 @@ from halffull.policies.least_tokens import LeastTokens
 from halffull.policies.llumnix import Llumnix
 from halffull.policies.power_of_two import PowerOfTwo, PowerOfTwoParameters
 from halffull.policies.preble import Preble, PrebleParameters
+from halffull.policies.predicted_ttft import PredictedTtft, PredictedTtftParameters
 from halffull.policies.prefix_affinity import PrefixAffinity, PrefixAffinityParameters
 from halffull.policies.random_choice import Random
 from halffull.policies.round_robin import RoundRobin
@@ -57,6 +59,16 @@ _ENTRIES = (
     ),
     PolicyEntry("preble", "a long cached prefix, else the least recent work", Preble, PrebleParameters),
     PolicyEntry("sal", "the least wait for the first token by queued tokens and free KV cache", Sal, SalParameters),
+    PolicyEntry(
+        "predicted-ttft", "the least predicted time to the first token", PredictedTtft, PredictedTtftParameters
+    ),
+    PolicyEntry(
+        "halffull",
+        "the least predicted time to the first token, bound late: our best",
+        Halffull,
+        HalffullParameters,
+        gate="kv",
+    ),
 )
 
 POLICIES: Mapping[str, PolicyEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
