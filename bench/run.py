@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import overload
 import path
 import policies
 from proxy import compare
@@ -13,6 +14,7 @@ from proxy import compare
 QUESTIONS = {
     "policies": (policies, "what one decision of each policy costs"),
     "path": (path, "what a request and a chunk cost in the router's own code, without sockets"),
+    "overload": (overload, "what three times the engines' capacity does to throughput, memory and refusals"),
     "proxy": (compare, "what a request and a streamed chunk cost the router, next to other proxies"),
 }
 
