@@ -184,7 +184,9 @@ class Upstream(asyncio.Protocol):
         self._served += 1
         if self._paused:
             self.resume()
-        if self._until_close or (self._large and self.transport is not None and self.transport.get_write_buffer_size()):
+        if self._large and self.transport is not None and self.transport.get_write_buffer_size():
+            self.transport.abort()
+        elif self._until_close:
             self.close()
         else:
             self._pool.put(self)
