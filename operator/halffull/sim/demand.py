@@ -26,6 +26,7 @@ class Demand:
     stream: bool
     priority: int
     caller: str
+    session: str
     router: float
     """which router it meets: a number in [0, 1)"""
 

@@ -37,7 +37,13 @@ def pooled(profile: Profile, replicas: int) -> Profile:
 def _engine(setting: Setting, index: int, profile: Profile, speed: float) -> VirtualEngine:
     pages = []
     for _ in range(setting.scenario.routers.count):
-        replica = Replica(f"replica-{index}", "simulated", 8000 + index, max_sequences=profile.max_sequences)
+        replica = Replica(
+            f"replica-{index}",
+            "simulated",
+            8000 + index,
+            max_sequences=profile.max_sequences,
+            max_batched_tokens=profile.max_batched_tokens,
+        )
         replica.kv_tokens = float(profile.kv_tokens)
         if setting.scenario.engines.speeds_told:
             replica.prefill_rate_told = PREFILL_RATE * speed

@@ -133,5 +133,6 @@ def _demand(number: int, at: float, call: Call, clients: Clients, rng: Random) -
         stream=clients.streamed >= 1 or rng.random() < clients.streamed,
         priority=0 if not clients.urgent or rng.random() < clients.urgent else 1,
         caller=f"caller-{rng.randrange(clients.callers)}" if clients.callers > 1 else "",
+        session="",
         router=rng.random(),
     )

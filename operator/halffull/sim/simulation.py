@@ -24,7 +24,8 @@ from halffull.sim.engine_model import EngineSequence, Outcome
 from halffull.sim.fleet import virtual_engines
 from halffull.sim.scheduler import dispatcher_of
 from halffull.sim.setting import Setting
-from halffull.sim.sharing import share
+from halffull.sim.sharing import Entry, Sharing
+from halffull.sim.trace import BLOCK_TOKENS
 from halffull.sim.virtual_engine import VirtualEngine
 
 TICK_S = 0.05
@@ -44,9 +45,11 @@ class Simulation:
         self.now = 0.0
         routers = setting.scenario.routers
         self.dispatchers = [
-            dispatcher_of(contender.scheduling, Random(f"router {number} {seed}")) for number in range(routers.count)
+            dispatcher_of(contender.scheduling, setting.scenario.objective, Random(f"router {number} {seed}"))
+            for number in range(routers.count)
         ]
         self._routers = routers
+        self._sharing = [Sharing(self.dispatchers, engine.pages) for engine in self.engines]
         self._watch = watch
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._ticket = count()
@@ -94,6 +97,9 @@ class Simulation:
             stream=demand.stream,
             priority=demand.priority,
             caller=demand.caller,
+            session=demand.session,
+            blocks=demand.blocks if dispatcher.reads_prefixes else (),
+            block_tokens=BLOCK_TOKENS,
         )
         exchange = dispatcher.arrive(request, now, demand)
         demand.exchange = exchange
@@ -120,7 +126,7 @@ class Simulation:
         if engine.down:
             return self._not_started(dispatcher, exchange, Fault.UNREACHABLE)
         dispatcher.sent(exchange, self.now)
-        self._changed(engine)
+        self._tell(demand, Entry.SENT)
         sequence = EngineSequence(demand.prompt_tokens, demand.output_tokens, demand.blocks, owner=demand)
         demand.sequence = sequence
         if self._routers.dispatch_seconds:
@@ -136,6 +142,7 @@ class Simulation:
             if engine.submit(sequence, self.now):
                 self._at_end_of(engine)
         elif demand.exchange is not None:
+            self._tell(demand, Entry.UNSENT)
             dispatcher = self._dispatcher(demand)
             self._carry_out(dispatcher, self._not_started(dispatcher, demand.exchange, Fault.LOST))
 
@@ -178,7 +185,6 @@ class Simulation:
             demand.preemptions += sequence.preemptions
             demand.cached_tokens = sequence.cached_tokens
             self._finish(demand)
-        self._changed(engine)
         for dispatcher in self.dispatchers:
             if len(dispatcher.queue):
                 self._carry_out(dispatcher, dispatcher.release(now))
@@ -191,8 +197,10 @@ class Simulation:
         if not demand.stream or exchange is None or page is None:
             return
         if exchange.phase is Phase.WAITING:
+            self._tell(demand, Entry.STARTED)
             self._dispatcher(demand).started(exchange, self.now)
         page.replica.decode_tokens += 1
+        page.grown += 1
         page.advancing += 1
         demand.advancing = True
 
@@ -202,7 +210,9 @@ class Simulation:
             return
         if demand.stream:
             exchange.tokens = demand.output_tokens
+            self._tell(demand, Entry.ENDED, demand.output_tokens)
         else:
+            self._tell(demand, Entry.UNSENT)
             dispatcher.started(exchange, self.now)
             dispatcher.progressed(exchange, demand.output_tokens)
         self._end(demand)
@@ -255,20 +265,22 @@ class Simulation:
 
     # --- several routers
 
-    def _changed(self, engine: VirtualEngine) -> None:
-        """The books of this engine's pages changed: the other routers hear of it later."""
-        if self._routers.share_seconds is not None and not engine.share_due and len(engine.pages) > 1:
-            engine.share_due = True
-            self._at(self.now + self._routers.share_seconds, self._share, engine)
+    def _tell(self, demand: Demand, entry: Entry, tokens: int = 0) -> None:
+        """A router entered this in its books; the others hear of it later."""
+        delay_s, exchange = self._routers.share_seconds, demand.exchange
+        if delay_s is None or exchange is None or len(self.dispatchers) == 1:
+            return
+        sharing = self._sharing[demand.replica]
+        sharing.tell(int(demand.router * len(self.dispatchers)), entry, exchange, exchange.cached_tokens, tokens)
+        if not sharing.due:
+            sharing.due = True
+            self._at(self.now + delay_s, self._share, demand.replica)
 
-    def _share(self, engine: VirtualEngine) -> None:
-        engine.share_due = False
-        engine.catch_up(self.now)
-        share(engine.pages)
-        for dispatcher, page in zip(self.dispatchers, engine.pages, strict=True):
-            dispatcher.refresh(page.replica, self.now)
+    def _share(self, index: int) -> None:
+        self._catch_up()
+        self._sharing[index].deliver(self.now)
+        for dispatcher in self.dispatchers:
             if len(dispatcher.queue):
-                self._catch_up()
                 self._carry_out(dispatcher, dispatcher.release(self.now))
 
     # --- trouble
@@ -300,17 +312,17 @@ class Simulation:
             if exchange is None:
                 continue
             engine.halt(sequence)
-            if demand.stream:
-                exchange.tokens = sequence.generated
             if exchange.phase is Phase.STREAMING:
+                exchange.tokens = sequence.generated
+                self._tell(demand, Entry.ENDED, sequence.generated)
                 failure = Failure(Fault.LOST.treatment.reason, Fault.LOST.treatment.message)
                 given = dispatcher.broken(exchange, failure, self.now, Fault.LOST)
                 self._end(demand)
             else:
                 demand.first = None
+                self._tell(demand, Entry.UNSENT)
                 given = self._not_started(dispatcher, exchange, Fault.LOST)
             self._carry_out(dispatcher, given)
-        self._changed(engine)
 
     def _return(self, engine: VirtualEngine) -> None:
         engine.down = False

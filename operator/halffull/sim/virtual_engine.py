@@ -22,8 +22,10 @@ class Page:
     replica: Replica
     advancing: int = 0
     """answers that this router relays and that grow with each step"""
-    foreign: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
-    """what it was told of the other routers' requests; part of the replica's books"""
+    grown: int = 0
+    """tokens by which they have grown"""
+    grown_told: int = 0
+    """how many of these the other routers know of"""
 
 
 class VirtualEngine:
@@ -41,8 +43,6 @@ class VirtualEngine:
         self.long = False
         """the run under way has several steps: `catch_up` may have something to do"""
         self.down = False
-        self.share_due = False
-        """a message to the other routers is on its way"""
         self.busy_seconds = 0.0
         self.tokens = 0
         """tokens generated, recomputed ones not counted again"""
@@ -164,3 +164,4 @@ class VirtualEngine:
             for page in self.pages:
                 if page.advancing:
                     page.replica.decode_tokens += grown * page.advancing
+                    page.grown += grown * page.advancing
