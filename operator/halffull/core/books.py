@@ -3,10 +3,13 @@
 Kept by `dispatch`, read by policies, gates and the host. Letters in brackets are those of the design's formulas.
 """
 
+from collections import deque
+
 from halffull.core.estimators import Rate, Residual
 from halffull.core.health import Health, Verdict
 from halffull.core.prefix import PrefixIndex
-from halffull.core.values import Signals, State
+from halffull.core.survival import Survival
+from halffull.core.values import Request, Signals, State
 
 PREFILL_RATE = 10_000.0
 """tokens/s assumed of a replica before anything is learned; only ratios between replicas matter"""
@@ -19,6 +22,8 @@ ATTENTION = 4e-5
 """work of attending to one token of context, in units of a prompt token's other work: 4 x layers x width / (2 x parameters)
 for models of 8 billion parameters, a third less for those of 70"""
 DECODE_LEFT_S = 5.0
+FINISHED = 512
+"""finished requests that are remembered, for what learns from them"""
 """how much longer answers are taken to last before any has ended"""
 KV_FLOOR = 0.002
 """fraction of the KV cache per second below which the freeing rate is not believed (2 % in ten seconds)"""
@@ -226,7 +231,19 @@ class Books:
 
     def learn(self, replica: Replica, work: int, now: float) -> None:
         """Learn from a first token that was seen; see `Replica.learn`."""
+        self.outputs = Survival()
+        """lengths of answers"""
+        self.finished: deque[tuple[Request, int]] = deque(maxlen=FINISHED)
+        """the last requests that were answered in full, and the tokens of their answers"""
+        self.completed = 0
+        """requests answered in full since the start"""
         before = replica.prefill_rate
         replica.learn(work, now, self.fleet_rate)
         if self.replicas.get(replica.name) is replica:
             self._rates += replica.prefill_rate - before
+    def complete(self, request: Request, tokens: int) -> None:
+        """An answer came to its end by itself."""
+        self.outputs.add(request, tokens)
+        self.finished.append((request, tokens))
+        self.completed += 1
+

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from halffull.core.books import Books, Replica
+from halffull.core.books import Books, Replica, prefill_work
 from halffull.core.values import Request, Signals
 
 
@@ -35,6 +35,11 @@ class Context:
     """time to the first token that users are promised"""
     signals_s: float = float("inf")
     """age from which signals are stale; infinite: the last known ones are good"""
+
+    def prefill_s(self, request: Request) -> float:
+        """Seconds that an average replica needs for the prompt, with the longest cached prefix that there is."""
+        cached = max(self.books.prefixes.matches(request).values(), default=0)
+        return prefill_work(request.prompt_tokens, cached) / self.books.fleet_rate
 
     def signals(self, replica: Replica) -> Signals | None:
         """What the replica last said of itself, unless that is stale."""

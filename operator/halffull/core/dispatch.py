@@ -137,10 +137,10 @@ class Dispatcher:
             exchange.replica.decode_tokens += tokens
 
     def finished(self, exchange: Exchange, now: float) -> list[Exchange]:
-        """The answer is complete, or the client is gone: its replica is free of it."""
-        self._release(exchange, now)
-        exchange.phase = Phase.DONE
-        return self.release(now)
+        """The answer is complete: its replica is free of it."""
+        if exchange.phase is Phase.STREAMING:
+            self.books.complete(exchange.request, exchange.tokens)
+        return self._done(exchange, now)
 
     def broken(self, exchange: Exchange, failure: Failure, now: float, fault: Fault | None = None) -> list[Exchange]:
         """The exchange ends with a failure and is not tried again; `fault`: it is the replica's."""
@@ -261,7 +261,7 @@ class Dispatcher:
         if exchange.phase.ended:
             return []
         self.queue.leave(exchange)
-        return self.finished(exchange, now)
+        return self._done(exchange, now)
 
     # --- inside
 
@@ -307,6 +307,11 @@ class Dispatcher:
     def _presume(self, exchange: Exchange, now: float) -> None:
         if exchange.phase is Phase.WAITING and not exchange.presumed and exchange.replica is not None:
             exchange.presumed = True
+    def _done(self, exchange: Exchange, now: float) -> list[Exchange]:
+        self._release(exchange, now)
+        exchange.phase = Phase.DONE
+        return self.release(now)
+
             exchange.replica.started(exchange.request.prompt_tokens, now, exchange.cached_tokens)
             self._placement.changed(exchange.replica)
 

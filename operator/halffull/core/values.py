@@ -72,3 +72,5 @@ class Request:
     """hashes of the prompt's full blocks, each chained with those before; only where the policy reads them"""
     block_tokens: int = 0
     """length of one block"""
+    features: Sequence[Hashable] = ()
+    """hashes of what its text looks like, for orderings that learn; never the text"""

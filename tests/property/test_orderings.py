@@ -1,0 +1,98 @@
+"""Every ordering of the catalog, and what each promises: nobody is passed without end by those that come later."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halffull.core.books import Books, Replica
+from halffull.core.contracts import Context, Ordering
+from halffull.core.exchange import Exchange
+from halffull.core.queue import Queue
+from halffull.core.values import Request
+from halffull.orderings.catalog import ORDERINGS
+from halffull.orderings.deadline import DeadlineParameters
+
+NOW = 100.0
+
+
+def books(*, used: float = 0.0) -> Books:
+    made = Books()
+    replica = Replica("r0", "10.0.0.1", 8000)
+    replica.kv_tokens, replica.decode_tokens = 1_000.0, round(1_000 * used)
+    made.add(replica)
+    return made
+
+
+def context(now: float = NOW, *, used: float = 0.0, goal_s: float | None = None) -> Context:
+    return Context(now, random.Random(1), books(used=used), goal_s)
+
+
+def request(number: int, tokens: int = 100, *, arrived: float = NOW, caller: str = "", priority: int = 0) -> Request:
+    return Request(str(number), arrived, tokens, caller=caller, priority=priority)
+
+
+def order(ordering: Ordering, requests: list[Request], now: Context) -> list[str]:
+    queue = Queue(ordering, fair=False)
+    for one in requests:
+        queue.push(Exchange(one), now)
+    found: list[str] = []
+    queue.offer(lambda exchange: not found.append(exchange.request.id), 1, now)
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in ORDERINGS if name != "shortest-prompt"])
+@given(tokens=st.integers(1, 100_000), other=st.integers(1, 100_000), used=st.floats(0, 1))
+def test_who_comes_much_later_does_not_pass(name: str, tokens: int, other: int, used: float) -> None:
+    ordering, now = ORDERINGS[name].make(), context(used=used)
+    early = request(1, tokens)
+    bound_s = 60.0 + 2 * 5.0 * now.prefill_s(early) + 0.1
+    late = request(2, other, arrived=NOW + bound_s)
+
+    assert order(ordering, [late, early], now) == ["1", "2"]
+
+
+@pytest.mark.parametrize("name", ["larry", "shortest-prompt", "deadline", "priority", "srpt"])
+def test_a_short_prompt_passes_a_long_one_that_came_just_before(name: str) -> None:
+    long, short = request(1, 9_000), request(2, 10, arrived=NOW + 0.1)
+
+    assert order(ORDERINGS[name].make(), [long, short], context(goal_s=5.0)) == ["2", "1"]
+    assert order(ORDERINGS["fcfs"].make(), [long, short], context()) == ["1", "2"]
+
+
+def test_larry_steps_back_further_when_memory_is_short() -> None:
+    ordering, long = ORDERINGS["larry"].make(), request(1, 10_000)
+
+    assert ordering.key(long, context(used=1.0)) - NOW == pytest.approx(2 * (ordering.key(long, context()) - NOW))
+
+
+def test_deadline_puts_the_late_behind_and_notices_while_they_wait() -> None:
+    ordering = ORDERINGS["deadline"].make(DeadlineParameters(ttft_seconds=1.0))
+    queue = Queue(ordering, fair=False)
+    for one in (request(1, arrived=NOW), request(2, arrived=NOW + 0.5)):
+        queue.push(Exchange(one), context(NOW + 0.5))
+    found: list[str] = []
+    queue.offer(lambda exchange: not found.append(exchange.request.id), 1, context(NOW + 1.2))
+
+    assert found == ["2", "1"]
+    assert order(ordering, [request(1), request(2, arrived=NOW + 0.5)], context(NOW + 1.2, goal_s=9.0)) == ["1", "2"]
+
+
+def test_priority_is_by_class() -> None:
+    requests = [request(1, priority=1), request(2, arrived=NOW + 50, priority=-1)]
+
+    assert order(ORDERINGS["priority"].make(), requests, context()) == ["2", "1"]
+
+
+@pytest.mark.parametrize("name", ["srpt", "learned-rank"])
+def test_callers_of_long_answers_step_back_also_right_after_a_swap(name: str) -> None:
+    now = context()
+    rng = random.Random(1)
+    for number in range(400):
+        chatty = number % 2 == 0
+        asked = request(number, rng.randrange(50, 200), caller="chatty" if chatty else "brief")
+        now.books.complete(asked, rng.randrange(800, 1200) if chatty else rng.randrange(5, 50))
+    requests = [request(1, caller="chatty"), request(2, caller="brief", arrived=NOW + 1.0)]
+
+    assert order(ORDERINGS[name].make(), requests, now) == ["2", "1"]
