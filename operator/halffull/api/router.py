@@ -99,8 +99,8 @@ class Router(Document):
     """The Service that clients call."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Container image of the router; absent: the operator's own."""
-    resources: Resources = Resources()
-    """What the router container asks of its node."""
+    resources: Resources = Resources(requests={"cpu": "100m", "memory": "128Mi"})
+    """What the router container asks of its node. Without requests it would be the first to starve on a full node."""
     pod_template_patch: FreeForm | None = None
     """Merged into the router's pod template as by a strategic merge patch of kubectl, with placement Deployment."""
     tls: Tls | None = None

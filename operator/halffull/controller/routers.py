@@ -47,9 +47,11 @@ def container(owner: ModelDeployment, name: str, image: str) -> Document:
         "livenessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": "admin"},
+            # A slow answer is no reason to take a router out: if all nodes are busy, all routers would be. Draining is
+            # no matter of this probe, since a terminating pod leaves the endpoints by itself.
             "periodSeconds": 2,
-            "failureThreshold": 2,
-            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+            "timeoutSeconds": 5,
         },
         **({"resources": resources} if resources else {}),
         "securityContext": RESTRICTED,
