@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ from halffull.engines.catalog import ENGINES
 from halffull.router import endpoints
 from halffull.router.discovery import Endpoint, Endpoints
 from halffull.router.endpoints import FixedSource, Saved
-from halffull.router.engine_client import EngineClient
+from halffull.router.engine_client import EngineClient, UnreachableError
 from halffull.router.scrape import Plan, Scraper
-from halffull.router.watch import session
 
 METRICS = """vllm:num_requests_running{engine="0",model_name="m"} 3.0
 vllm:num_requests_waiting{engine="0",model_name="m"} 1.0
@@ -76,14 +75,14 @@ async def until(condition: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def scraping(target: EngineTarget, limits: EngineLimits, port: int) -> AsyncIterator[tuple[Scraper, Replica]]:
-    async with session() as client:
-        plan = Plan(EngineClient(client, target), ENGINES["vllm"], 0.05, limits)
-        now = asyncio.get_running_loop().time
-        scraper = Scraper(plan, now, random.Random(1), lambda _: None)
-        replica = Replica("a", "127.0.0.1", port)
-        scraper.added(replica)
-        yield scraper, replica
-        scraper.close()
+    now = asyncio.get_running_loop().time
+    plan = Plan(EngineClient(target, now), ENGINES["vllm"], 0.05, limits)
+    scraper = Scraper(plan, now, random.Random(1), lambda _: None)
+    replica = Replica("a", "127.0.0.1", port)
+    scraper.added(replica)
+    yield scraper, replica
+    scraper.close()
+    scraper.plan.client.close()
 
 
 async def test_signals_capacity_and_models_come_into_the_books() -> None:
@@ -106,10 +105,10 @@ async def test_what_the_user_says_wins_and_the_key_is_sent(tmp_path: Path) -> No
         await until(lambda: replica.signals)
         assert (replica.max_sequences, replica.kv_tokens) == (8, 5000)
         assert engine.keys == {"Bearer secret"}
-        async with session() as client:
-            scraper.configure(Plan(EngineClient(client, target), ENGINES["vllm"], 0.05))
-            assert replica.max_sequences == 256
-            await until(lambda: replica.kv_tokens == 1600)
+        scraper.plan.client.close()
+        scraper.configure(Plan(EngineClient(target, asyncio.get_running_loop().time), ENGINES["vllm"], 0.05))
+        assert replica.max_sequences == 256
+        await until(lambda: replica.kv_tokens == 1600)
 
 
 async def test_a_failed_scrape_leaves_what_was_known() -> None:
@@ -150,21 +149,17 @@ class Found:
 
 
 @asynccontextmanager
-async def following(*addresses: str) -> AsyncIterator[Found]:
-    async with session() as client:
-        found = Found()
-        source = FixedSource(
-            addresses,
-            8000,
-            client=EngineClient(client, EngineTarget()),
-            health_path="/health",
-            found=found,
-            rng=random.Random(1),
-        )
-        task = asyncio.create_task(source.run())
-        yield found
-        task.cancel()
-        await asyncio.wait([task])
+async def following(*addresses: str, heard: Callable[[str], float] = lambda _: float("-inf")) -> AsyncIterator[Found]:
+    found = Found()
+    client = EngineClient(EngineTarget(), asyncio.get_running_loop().time)
+    source = FixedSource(
+        addresses, 8000, client=client, health_path="/health", found=found, heard=heard, rng=random.Random(1)
+    )
+    task = asyncio.create_task(source.run())
+    yield found
+    task.cancel()
+    await asyncio.wait([task])
+    client.close()
 
 
 async def test_fixed_endpoints_go_down_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +195,87 @@ async def test_an_endpoint_that_never_was_ready_stays_down_until_it_is(monkeypat
         assert len(found.sets) == 1
         engine.healthy = True
         await until(lambda: set(found.states.values()) == {State.READY})
+
+
+async def test_metrics_that_come_save_the_probes_until_they_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "PROBE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(endpoints, "HEARD_PROBE_INTERVAL_S", 60.0)
+    now, comes = asyncio.get_running_loop().time, True
+    asked: list[str] = []
+
+    def heard(name: str) -> float:
+        asked.append(name)
+        return now() if comes else now() - 60
+
+    async with serving(Engine()) as engine, following(f"127.0.0.1:{engine.port}", heard=heard) as found:
+        await until(lambda: len(asked) > 5)
+        assert engine.probes == 1
+        engine.healthy = comes = False
+        await until(lambda: set(found.states.values()) == {State.DOWN})
+
+
+# --- calls
+
+
+@asynccontextmanager
+async def answering(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """An engine that gives each request of a connection the next of these answers, then closes it; and what it was asked."""
+    asked: list[bytes] = []
+
+    open_now: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_now.add(writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            for answer in answers:
+                asked.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(answer)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        open_now.discard(writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    server.close()
+    await until(lambda: not open_now)
+
+
+async def test_a_connection_is_used_again_and_opened_anew_where_the_engine_had_closed_it() -> None:
+    client = EngineClient(EngineTarget(), asyncio.get_running_loop().time)
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    async with answering(answer, answer) as (address, asked):
+        for _ in range(5):
+            assert await client.get(address, "/health", 30) == (200, b"ok")
+        client.close()
+        assert asked == [b"GET /health HTTP/1.1\r\nhost: %b\r\naccept: */*\r\n\r\n" % address.encode()] * 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", ConnectionError),
+        (b"nonsense\r\n\r\n", ConnectionError),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (5 << 20, bytes(5 << 20)), ValueError),
+    ],
+    ids=["short", "no HTTP", "too large"],
+)
+async def test_an_answer_that_is_none_is_a_failure(answer: bytes, error: type[Exception]) -> None:
+    client = EngineClient(EngineTarget(), asyncio.get_running_loop().time)
+    async with answering(answer) as (address, _):
+        with pytest.raises(error):
+            await client.get(address, "/metrics", 30)
+        client.close()
+
+
+async def test_an_engine_that_says_nothing_is_a_failure() -> None:
+    client = EngineClient(EngineTarget(), asyncio.get_running_loop().time)
+    async with answering(b"", b"") as (address, _):
+        with pytest.raises(TimeoutError):
+            await client.get(address, "/metrics", 0.05)
+    with pytest.raises(UnreachableError):
+        await client.get("127.0.0.1:1", "/metrics", 30)
+    client.close()
 
 
 def test_kept_endpoints_are_read_back_for_the_same_service_only(tmp_path: Path) -> None:

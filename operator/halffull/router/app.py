@@ -94,12 +94,12 @@ class Router:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._configured = asyncio.Event()
-        self._engines, self._kubernetes = session(), session()
+        self._kubernetes = session()
         now, rng = self._loop.time, random.Random()
         start, adapter = scheduler.build(Scheduling()), ENGINES["vllm"]
         dispatcher = Dispatcher(start.policy, start.ordering, start.gate, rng, Limits())
         self._proxy = Proxy(dispatcher, adapter, Settings(model=""), now, f"hf-{secrets.token_hex(4)}-")
-        plan = Plan(EngineClient(self._engines, EngineTarget()), adapter)
+        plan = Plan(EngineClient(EngineTarget(), now), adapter)
         self._scraper = Scraper(plan, now, rng, self._proxy.refresh)
         self._fleet = Fleet(dispatcher.books, self._proxy, self._scraper, now)
         access_log = AccessLog(sys.stdout.write, time.time, rng)
@@ -112,7 +112,6 @@ class Router:
             access_log=access_log,
             fleet=self._fleet,
             scraper=self._scraper,
-            engines=self._engines,
             kubernetes=self._kubernetes,
             api=source.api if isinstance(source, ConfigMap) else None,
             saved=Saved(options.state_dir),
@@ -140,7 +139,7 @@ class Router:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._engines.close)
+            stack.callback(self._close_calls)
             stack.push_async_callback(self._kubernetes.close)
             admin_port = await self._open_admin(stack)
             for work, name in ((self._source.run, "configuration"), (self._housekeep, "housekeeping")):
@@ -226,6 +225,10 @@ class Router:
             self._config.offer(document.seal().to_json(), "--fallback-engine")
 
     # --- time
+
+    def _close_calls(self) -> None:
+        """The client is another after each configuration."""
+        self._scraper.plan.client.close()
 
     def _tick(self) -> None:
         self._loop.call_later(TICK_S, self._tick)

@@ -38,7 +38,6 @@ class Applier:
         access_log: AccessLog,
         fleet: Fleet,
         scraper: Scraper,
-        engines: aiohttp.ClientSession,
         kubernetes: aiohttp.ClientSession,
         api: ApiServer | None,
         saved: Saved,
@@ -51,7 +50,6 @@ class Applier:
         self._access_log = access_log
         self._fleet = fleet
         self._scraper = scraper
-        self._engines = engines
         self._kubernetes = kubernetes
         self._api = api
         self._saved = saved
@@ -80,6 +78,7 @@ class Applier:
         self._log_access(document.router.access_log.sample)
         self._proxy.engines.tls = tls
         self._proxy.engines.connect_s = document.router.limits.connect_seconds
+        self._scraper.plan.client.close()
         self._scraper.configure(plan)
         signals = document.scheduling.signals
         self._fleet.judge_signals(signals.stale_after_seconds, exclude=signals.when_stale == "exclude")
@@ -110,11 +109,15 @@ class Applier:
     def _plan(self, document: RouterConfig) -> Plan:
         engine = document.engine
         return Plan(
-            EngineClient(self._engines, engine),
+            EngineClient(engine, self._now),
             ENGINES[engine.type],
             document.scheduling.signals.interval_seconds,
             engine.limits,
         )
+
+    def _heard(self, name: str) -> float:
+        replica = self._fleet.replicas.get(name)
+        return replica.signals_at if replica is not None else 0.0
 
     def _make_source(self, document: RouterConfig, plan: Plan) -> EndpointSource:
         engine = document.engine
@@ -125,6 +128,7 @@ class Applier:
                 client=plan.client,
                 health_path=plan.adapter.container.health_path,
                 found=self._fleet.found,
+                heard=self._heard,
                 rng=self._rng,
             )
         if engine.service is None:

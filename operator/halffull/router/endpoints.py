@@ -17,12 +17,14 @@ from halffull.core.contracts import Rng
 from halffull.core.values import State
 from halffull.router import discovery
 from halffull.router.discovery import Endpoint, Endpoints
-from halffull.router.engine_client import FAILURES, EngineClient
+from halffull.router.engine_client import FAILURES, EngineClient, UnreachableError
 from halffull.router.kube import ApiServer
 from halffull.router.watch import Objects, Watch
 
 LOG = logging.getLogger(__name__)
 PROBE_INTERVAL_S = 1.0
+HEARD_PROBE_INTERVAL_S = 5.0
+"""the same for a ready replica whose metrics come: a scrape says as much as a probe"""
 PROBE_LIMIT_S = 5.0
 """a busy engine answers its health path late; the data path judges silence, not this probe"""
 PROBE_FAILURES = 3
@@ -129,13 +131,18 @@ class FixedSource:
         client: EngineClient,
         health_path: str,
         found: Found,
+        heard: Callable[[str], float],
         rng: Rng,
     ) -> None:
-        """Raises ValueError where the port of an address is no number."""
+        """Raises ValueError where the port of an address is no number.
+
+        `heard`: when the metrics of an endpoint last came, by its name and the loop's clock.
+        """
         self._places = [discovery.split_address(text, default_port) for text in addresses]
         self._client = client
         self._health_path = health_path
         self._found = found
+        self._heard = heard
         self._rng = rng
         self._endpoints: dict[str, Endpoint] = {}
         self.error = ""
@@ -159,10 +166,14 @@ class FixedSource:
     async def _follow(self, host: str, port: int) -> None:
         name = discovery.address(host, port)
         now = asyncio.get_running_loop().time
-        failures, resolved = 0, now()
+        failures, resolved, probed = 0, now(), now()
         while True:
             await asyncio.sleep(PROBE_INTERVAL_S * (0.75 + 0.5 * self._rng.random()))
             before = self._endpoints[name]
+            well = before.state is State.READY and not failures and now() < self._heard(name) + 2 * PROBE_INTERVAL_S
+            if well and now() < min(probed + HEARD_PROBE_INTERVAL_S, resolved + RESOLVE_INTERVAL_S):
+                continue
+            probed = now()
             ip = before.host
             if before.state is State.DOWN or failures or now() > resolved + RESOLVE_INTERVAL_S:
                 ip, resolved = await self._resolve(host, port, ip) or ip, now()
@@ -189,7 +200,7 @@ class FixedSource:
         """Ask the engine whether it serves: 0 where it does, else by how much the failure counts."""
         try:
             status, _ = await self._client.get(discovery.address(ip, port), self._health_path, PROBE_LIMIT_S)
-        except aiohttp.ClientConnectorError:
+        except UnreachableError:
             return 2
         except FAILURES:
             return 1
