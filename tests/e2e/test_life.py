@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, CommandError, Load, assert_nothing_failed
+from e2e.live import NAMESPACE, RELEASE_NAMESPACE, Cluster, CommandError, Load
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -27,8 +27,7 @@ def test_from_install_to_uninstall(
     assert (row["MODEL"], row["POLICY"], row["ROUTERS"]) == ("llama-3.1-8b", "sal", "2/2"), row
 
     # a request, and then traffic: every replica gets its share
-    figures = load(*to_service, "--rate", "5", "--seconds", "15").figures()
-    assert_nothing_failed(figures)
+    figures = load(*to_service, "--rate", "5", "--seconds", "15").all_answered()
     engines = set(cluster.pods(NAME, "engine"))
     assert set(figures["replicas"]) == engines
 
@@ -38,7 +37,7 @@ def test_from_install_to_uninstall(
         timings[f"policy {policy} applied"] = cluster.set_policy(NAME, policy)
         assert [router["policy"] for router in cluster.status(NAME)["routers"]] == [policy, policy]
         assert cluster.row(NAME)["POLICY"] == policy
-    assert_nothing_failed(running.figures())
+    running.all_answered()
 
     # a wrong policy is refused, and nothing changes
     with pytest.raises(CommandError, match="Unsupported value"):
@@ -52,7 +51,15 @@ def test_from_install_to_uninstall(
     cluster.wait("status tells that a replica leaves", lambda: cluster.replica_states(NAME).get(victim) != "Ready")
     timings["engine pod replaced"] = cluster.wait("four replicas", lambda: cluster.row(NAME)["READY"] == "4/4")
     assert victim not in cluster.pods(NAME, "engine")
-    assert_nothing_failed(running.figures())
+    running.all_answered()
+
+    # kill an engine pod under load, in the middle of its streams: others go on with them
+    running = load(*to_service, "--rate", "5", "--seconds", "30").start()
+    victim = cluster.pods(NAME, "engine")[0]
+    cluster.wait("it has requests", lambda: cluster.in_flight(NAME, victim) > 2)
+    cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--force", "--grace-period=0")
+    timings["engine pod killed, replaced"] = cluster.wait("four replicas", lambda: cluster.row(NAME)["READY"] == "4/4")
+    running.all_answered()
 
     # restart the routers under load
     before = cluster.pods(NAME, "router")
@@ -60,7 +67,7 @@ def test_from_install_to_uninstall(
     cluster.kubectl("rollout", "restart", "-n", NAMESPACE, f"deployment/{NAME}-router")
     cluster.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{NAME}-router", "--timeout=3m")
     assert not set(before) & set(cluster.pods(NAME, "router"))
-    assert_nothing_failed(running.figures())
+    running.all_answered()
     cluster.wait("all conditions are True", lambda: cluster.is_well(NAME))
 
     # upgrade the chart under load: only the operator restarts
@@ -69,7 +76,7 @@ def test_from_install_to_uninstall(
     timings["helm upgrade"] = cluster.timed(
         lambda: cluster.helm("upgrade", *release, "--set", "logLevel=debug", "--set", "replicas=1")
     )
-    assert_nothing_failed(running.figures())
+    running.all_answered()
     assert cluster.pods(NAME, "engine") + cluster.pods(NAME, "router") == pods
     timings["policy applied by the new operator"] = cluster.set_policy(NAME, "least-requests")
     assert cluster.is_well(NAME)
@@ -78,7 +85,7 @@ def test_from_install_to_uninstall(
     timings["helm uninstall"] = cluster.timed(
         lambda: cluster.helm("uninstall", "halffull", "-n", RELEASE_NAMESPACE, "--wait")
     )
-    assert_nothing_failed(load(*to_service, "--rate", "5", "--seconds", "10").figures())
+    load(*to_service, "--rate", "5", "--seconds", "10").all_answered()
     assert cluster.pods(NAME, "engine") + cluster.pods(NAME, "router") == pods
 
     # delete: nothing but the CRDs is left

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.live import NAMESPACE, Cluster, Load, assert_nothing_failed
+from e2e.live import NAMESPACE, Cluster, Load
 
 pytestmark = [
     pytest.mark.e2e,
@@ -43,8 +43,7 @@ def test_sidecars_in_our_own_pods(
     timings["policy applied"] = cluster.set_policy(name, "least-requests")
     victim = cluster.pods(name, "engine")[0]
     cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--wait=false")
-    figures = running.figures()
-    assert_nothing_failed(figures)
+    figures = running.all_answered()
     assert len(figures["replicas"]) >= 3
     timings["pod replaced"] = cluster.wait("all conditions are True", lambda: cluster.is_well(name))
 
@@ -95,7 +94,7 @@ def test_adopted_pods_with_and_without_sidecars(
     timings["adopted"] = cluster.wait("all conditions are True", lambda: cluster.is_well(name))
     assert cluster.row(name)["READY"] == "2/2"
     assert theirs <= cluster.objects()
-    assert_nothing_failed(load(*to_service, "--seconds", "10").figures())
+    load(*to_service, "--seconds", "10").all_answered()
 
     # move the routers into their pods
     spec["router"] = {"placement": "Sidecar"}
@@ -103,7 +102,7 @@ def test_adopted_pods_with_and_without_sidecars(
     cluster.wait("their pods have sidecars", lambda: containers(cluster, "-l", "app=mine") == [SIDECAR, SIDECAR])
     timings["sidecars"] = cluster.wait("all conditions are True", lambda: cluster.is_well(name))
     assert not cluster.pods(name, "router")
-    assert_nothing_failed(load(*to_service, "--seconds", "10").figures())
+    load(*to_service, "--seconds", "10").all_answered()
 
     # their own apply goes on beside ours
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(engines(image)))
