@@ -304,14 +304,14 @@ class Dispatcher:
         if replica.place < 0:
             self.refresh(replica, now)
 
-    def _presume(self, exchange: Exchange, now: float) -> None:
-        if exchange.phase is Phase.WAITING and not exchange.presumed and exchange.replica is not None:
-            exchange.presumed = True
     def _done(self, exchange: Exchange, now: float) -> list[Exchange]:
         self._release(exchange, now)
         exchange.phase = Phase.DONE
         return self.release(now)
 
+    def _presume(self, exchange: Exchange, now: float) -> None:
+        if exchange.phase is Phase.WAITING and not exchange.presumed and exchange.replica is not None:
+            exchange.presumed = True
             exchange.replica.started(exchange.request.prompt_tokens, now, exchange.cached_tokens)
             self._placement.changed(exchange.replica)
 
