@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from rich.progress import Progress
 
 from halffull.api.scenario import Scenario
 from halffull.sim.comparison import Summary, compare
+from halffull.sim.goodput import Goodput, goodputs
+from halffull.sim.plot import PlotError, draw, figure_module
 from halffull.sim.presets import PRESETS
 from halffull.sim.setting import Setting, SettingError, setting
-from halffull.sim.table import table
+from halffull.sim.table import goodput_table, table, title
 from halffull.sim.trace import TraceError
 
 DEFAULT_POLICIES = "round-robin,least-requests,sal"
+PLOTTED_LOADS = (0.5, 0.7, 0.85, 1.05)
+"""relative to the scenario's own"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,20 +63,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    output.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw TTFT, p99 over load, and replicas over time (extra `plot`)"
+    )
+    output.add_argument("--goodput", action="store_true", help="search the largest load at which the objective is met")
+    output.add_argument("--objective", metavar="S", type=float, help="TTFT that is good, seconds (2)")
+    output.add_argument("--share-good", metavar="X", type=float, help="share of requests that must be good (0.95)")
     output.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare and print; 2 where the scenario cannot be run."""
     try:
+        if arguments.plot is not None:
+            figure_module()
         plan = setting(scenario_of(arguments))
-    except (SettingError, TraceError, ValidationError, OSError, yaml.YAMLError) as error:
+    except (SettingError, TraceError, PlotError, ValidationError, OSError, yaml.YAMLError) as error:
         sys.stderr.write(f"halffull simulate: {error}\n")
         return 2
-    summaries = _compare(plan, arguments.jobs)
-    Console(width=None if sys.stdout.isatty() else 200).print(table(plan, summaries))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    jobs = max(1, arguments.jobs)
+    if arguments.goodput:
+        found = _search(plan, jobs)
+        console.print(goodput_table(plan, found))
+        figures: dict[str, Any] = {"goodput": [asdict(each) | {"load": each.load} for each in found]}
+    else:
+        summaries = _compare(plan, jobs, timeline=arguments.plot is not None)
+        console.print(table(plan, summaries))
+        figures = {"contenders": [summary.document() for summary in summaries]}
+        if arguments.plot is not None:
+            draw(arguments.plot, title(plan), summaries, _other_loads(plan, summaries, jobs))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(document(plan, summaries), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(described(plan) | figures, indent=1) + "\n")
     return 0
 
 
@@ -88,6 +111,8 @@ def scenario_of(arguments: argparse.Namespace) -> Scenario:
     _override(fields, "count", arguments.routers, "routers")
     _override(fields, "shareSeconds", arguments.share, "routers")
     _override(fields, "signalsSeconds", arguments.signals, "routers")
+    _override(fields, "ttftSeconds", arguments.objective, "objective")
+    _override(fields, "share", arguments.share_good, "objective")
     if arguments.policies is not None or "contenders" not in fields:
         fields["contenders"] = [contender(text) for text in (arguments.policies or DEFAULT_POLICIES).split(",")]
     return Scenario.model_validate(fields)
@@ -101,14 +126,13 @@ def contender(text: str) -> dict[str, Any]:
     return {"name": text, "scheduling": {key: name for key, name in names.items() if name}}
 
 
-def document(plan: Setting, summaries: list[Summary]) -> dict[str, Any]:
-    """Return the JSON document of a comparison."""
+def described(plan: Setting) -> dict[str, Any]:
+    """Return what was simulated, for the JSON document."""
     return {
         "scenario": plan.scenario.dump(),
         "saturationPerReplica": plan.saturation,
         "rate": plan.rate,
         "load": plan.load,
-        "contenders": [summary.document() for summary in summaries],
     }
 
 
@@ -118,8 +142,26 @@ def _override(fields: dict[str, Any], name: str, value: Any, block: str | None =
         target[name] = value
 
 
-def _compare(plan: Setting, jobs: int) -> list[Summary]:
+def _compare(plan: Setting, jobs: int, *, timeline: bool = False) -> list[Summary]:
     runs = plan.scenario.seeds * len(plan.scenario.contenders)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with _progress() as progress:
         task = progress.add_task("simulating", total=runs)
-        return compare(plan, max(1, min(jobs, runs)), lambda _: progress.advance(task))
+        return compare(plan, min(jobs, runs), lambda _: progress.advance(task), timeline=timeline)
+
+
+def _search(plan: Setting, jobs: int) -> list[Goodput]:
+    with _progress() as progress:
+        task = progress.add_task("searching", total=plan.scenario.seeds * len(plan.scenario.contenders))
+        return goodputs(plan, jobs, lambda: progress.advance(task))
+
+
+def _other_loads(plan: Setting, summaries: list[Summary], jobs: int) -> dict[float, list[Summary]]:
+    """The comparison at a few more loads, around its own."""
+    loads = {plan.load: summaries}
+    for factor in PLOTTED_LOADS:
+        loads[plan.load * factor] = _compare(plan.at_load(plan.load * factor), jobs)
+    return dict(sorted(loads.items()))
+
+
+def _progress() -> Progress:
+    return Progress(console=Console(stderr=True), transient=True)

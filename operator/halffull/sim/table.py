@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from halffull.sim.comparison import Summary
+from halffull.sim.goodput import Goodput
 from halffull.sim.setting import Setting
 
 
@@ -12,8 +13,6 @@ def table(setting: Setting, summaries: Sequence[Summary]) -> Table:
     """Return one row per contender: means over the seeds, ± half the range where it matters."""
     scenario = setting.scenario
     baseline = scenario.baseline or scenario.contenders[0].name
-    objective = scenario.objective
-    goal = f"slowdown<{objective.slowdown:g}" if objective.slowdown else f"TTFT<{objective.ttft_seconds:g}s"
     result = Table(title=title(setting), title_justify="left", box=None, pad_edge=False)
     result.add_column("policy", no_wrap=True)
     for heading in (
@@ -23,7 +22,7 @@ def table(setting: Setting, summaries: Sequence[Summary]) -> Table:
         f"{baseline}/x p99",
         "TPOT p99",
         "s/token",
-        goal,
+        goal(setting),
         "tok/s",
         "preempt/req",
         "hits",
@@ -37,13 +36,36 @@ def table(setting: Setting, summaries: Sequence[Summary]) -> Table:
     return result
 
 
-def title(setting: Setting) -> str:
+def goodput_table(setting: Setting, goodputs: Sequence[Goodput]) -> Table:
+    """Return one row per contender: the largest load that meets the objective."""
+    objective = setting.scenario.objective
+    baseline = setting.scenario.baseline or setting.scenario.contenders[0].name
+    base = next(goodput.load for goodput in goodputs if goodput.contender == baseline)
+    heading = f"largest load with {objective.share:.0%} {goal(setting)}"
+    result = Table(title=title(setting, load=False), title_justify="left", box=None, pad_edge=False)
+    result.add_column("policy", no_wrap=True)
+    for name in (heading, "range", f"x/{baseline}"):
+        result.add_column(name, justify="right", no_wrap=True)
+    for goodput in goodputs:
+        span = f"{min(goodput.loads):.2f}-{max(goodput.loads):.2f}"
+        result.add_row(goodput.contender, f"{goodput.load:.3f}", span, f"{goodput.load / base:.2f}" if base else "-")
+    return result
+
+
+def goal(setting: Setting) -> str:
+    """Return the objective of one request, in short."""
+    objective = setting.scenario.objective
+    return f"slowdown<{objective.slowdown:g}" if objective.slowdown else f"TTFT<{objective.ttft_seconds:g}s"
+
+
+def title(setting: Setting, *, load: bool = True) -> str:
     """Return what was simulated, in a line."""
     scenario = setting.scenario
     routers = f", {scenario.routers.count} routers" if scenario.routers.count > 1 else ""
+    at = f", load {setting.load:.2f} ({setting.rate:.1f} requests/s)" if load else ""
     return (
-        f"{scenario.workload}, {scenario.engines.count} replicas, load {setting.load:.2f} "
-        f"({setting.rate:.1f} requests/s){routers}, {scenario.seeds} seeds of {len(setting.calls)} requests"
+        f"{scenario.workload}, {scenario.engines.count} replicas{at}{routers}, "
+        f"{scenario.seeds} seeds of {len(setting.calls)} requests"
     )
 
 
