@@ -16,6 +16,7 @@ from halffull.core.values import Request
 from halffull.engines.base import Dialect, Path, aborted
 from halffull.router import dialect, framing, prompt, resume
 from halffull.router.answer import Answer
+from halffull.router.blocks import BLOCK_BYTES, blocks_of
 from halffull.router.client import Client
 from halffull.router.dialect import Event
 from halffull.router.framing import Headers
@@ -106,6 +107,9 @@ class Passage:
             resendable=self._kind.resendable,
             priority=self._priority,
             caller=prompt.caller(self._head.fields, read.user),
+            session=prompt.session(self._head.fields, read.user),
+            blocks=blocks_of(self._body, proxy.block_key) if proxy.dispatcher.reads_prefixes else (),
+            block_tokens=max(1, round(BLOCK_BYTES / proxy.ratio.value)),
             pinned=proxy.maker(read.continues or self._head.path.rpartition("/")[2]),
         )
         self.exchange = proxy.dispatcher.arrive(request, self.arrived, self)

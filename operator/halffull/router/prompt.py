@@ -3,7 +3,7 @@
 Only the fields named here become objects; a body of 64 kB costs tens of microseconds. Prompts are counted, never kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -98,6 +98,24 @@ def _read(body: bytes) -> Prompt | Failure:
     return prompt
 
 
+def texts(body: bytes) -> Iterator[str]:
+    """The texts of a prompt in order, token ids as text too; nothing where the body is not as the APIs say."""
+    try:
+        fields = _BODY.decode(body)
+    except msgspec.MsgspecError:
+        return
+    for content in (fields.instructions, fields.system, fields.prompt, fields.input, fields.text):
+        yield from _texts(content)
+    for message in fields.messages or ():
+        yield from _texts(message.content)
+
+
+def session(headers: Mapping[bytes, bytes], user: str) -> str:
+    """Return what keeps requests together, as a short hash: of x-halffull-session, else of the field `user`; may be empty."""
+    told = headers.get(b"x-halffull-session") or user.encode()
+    return blake2b(told, digest_size=8).hexdigest() if told else ""
+
+
 def with_model(body: bytes, model: str) -> bytes:
     """Return the JSON object with another `model`; every other value keeps its bytes."""
     try:
@@ -123,6 +141,20 @@ def _read_loosely(body: bytes) -> Prompt | Failure:
         return Failure(Reason.INVALID_BODY, "The body must be a JSON object.")
     model = fields.model if isinstance(fields.model, str) else None
     return Prompt(text_bytes=len(body), model=model, stream=fields.stream is True)
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, _Part):
+        yield content.text or ""
+    elif isinstance(content, int):
+        yield str(content)
+    elif isinstance(content, list):
+        for item in content:
+            yield from _texts(item)
+    elif isinstance(content, dict):
+        yield from _texts(content.get("content") or content.get("text"))
 
 
 def _count(prompt: Prompt, content: Any) -> None:

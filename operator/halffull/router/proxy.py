@@ -7,6 +7,7 @@ It takes each request from its `client`, refuses what no engine would get, answe
 import asyncio
 import itertools
 import re
+import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ssl import SSLContext
@@ -66,6 +67,8 @@ class Proxy:
         self.engines = Engines(clock)
         self.telemetry = Telemetry()
         self.allowance = Allowance()
+        self.block_key = secrets.token_bytes(16)
+        """of hashes of prompts; no other process can tell what they stand for"""
         self.ratio = Ratio(settings.bytes_per_token)
         self.clients: set[Client] = set()
         self.passages: set[Passage] = set()

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from halffull.api.router_config import RouterConfig
 from halffull.api.scheduling import Scheduling, parameters_of
@@ -52,13 +53,15 @@ def build(scheduling: Scheduling) -> Scheduler:
 
 def limits(document: RouterConfig) -> Limits:
     """Return what the dispatcher lets happen."""
-    queue = document.scheduling.queue
+    queue, signals = document.scheduling.queue, document.scheduling.signals
     return Limits(
         queue_requests=queue.max_requests,
         queue_bytes=queue.max_bytes,
         queue_timeout_s=queue.timeout_seconds,
         no_replica_s=queue.no_replica_seconds,
         queue_fair=queue.fairness == "callers",
+        ttft_goal_s=document.scheduling.slo.ttft_seconds,
+        signals_s=inf if signals.when_stale == "lastKnown" else signals.stale_after_seconds,
         attempts=document.router.retries.attempts,
         budget_percent=document.router.retries.budget_percent,
         budget_minimum=document.router.retries.budget_minimum,

@@ -84,8 +84,9 @@ class Scraper:
 
     def _limit(self, replica: Replica) -> None:
         """Set what does not come from the engine's metrics."""
-        limits = self._plan.limits
-        replica.max_sequences = limits.max_sequences or self._plan.adapter.defaults.max_sequences
+        limits, usual = self._plan.limits, self._plan.adapter.defaults
+        replica.max_sequences = limits.max_sequences or usual.max_sequences
+        replica.max_batched_tokens = limits.max_batched_tokens or usual.max_batched_tokens
         replica.prefill_rate_told = limits.prefill_tokens_per_second
         if limits.kv_tokens is not None:
             replica.kv_tokens = limits.kv_tokens
