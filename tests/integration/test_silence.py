@@ -61,32 +61,47 @@ def state(router: Running, engine: Running) -> str:
     return next((r["state"] for r in status(router)["replicas"] if r["name"] == address(engine)), "")
 
 
-@pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGTERM], ids=["stopped", "mute"])
-async def test_a_silent_engine_is_found_and_what_it_holds_moved_or_ended(
-    fleet: tuple[Running, list[Running]], fault: signal.Signals
-) -> None:
-    router, (sick, well) = fleet
+async def hold_and_silence(
+    router: Running, engines: list[Running], fault: signal.Signals, resume: str
+) -> list[tuple[str, str, str]]:
+    """Give each engine four started requests and six waiting ones, silence the first; return all answers."""
+    sick, well = engines
     await until(lambda: state(router, sick) == state(router, well) == "Ready")
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)) as session:
-        # Ten on each of two engines that run four at once: both hold started and waiting requests.
-        running_ = [asyncio.create_task(chat(session, router, max_tokens=400)) for _ in range(20)]
+    headers = {"x-halffull-resume": resume}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90), headers=headers) as session:
+        asked = [asyncio.create_task(chat(session, router, max_tokens=400)) for _ in range(20)]
         await until(lambda: sum(r["decoding"] for r in status(router)["replicas"]) >= 8)
         os.kill(sick.process.pid, fault)
         await until(lambda: state(router, sick) in {"Suspect", "Down"})
-        answers = await asyncio.gather(*running_)
+        return await asyncio.gather(*asked)
 
-    started_on_sick = [a for a in answers if a[2]]
-    whole = [a for a in answers if not a[2]]
-    assert {a[2] for a in started_on_sick} == {"engine_silent"}
-    assert {a[0] for a in started_on_sick} == {address(sick)}
-    assert len(started_on_sick) == 4
-    assert {a[0] for a in whole} == {address(well)}
-    assert len({len(a[1].split()) for a in whole}) == 1
-    assert status(router)["requests"]["moved"] == {"engine_silent": 6}
+
+@pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGTERM], ids=["stopped", "mute"])
+async def test_what_a_silent_engine_holds_goes_on_elsewhere(
+    fleet: tuple[Running, list[Running]], fault: signal.Signals
+) -> None:
+    router, engines = fleet
+    answers = await hold_and_silence(router, engines, fault, "continue")
+
+    assert {code for _, _, code in answers} == {""}
+    assert {len(text.split()) for _, text, _ in answers} == {400}
+    assert len({text for _, text, _ in answers}) == 1, "engines answer the same prompt alike, so no seam shows"
+    requests = status(router)["requests"]
+    assert (requests["continued"], requests["moved"]) == (4, {"engine_silent": 10})
     if fault is signal.SIGSTOP:
-        assert state(router, sick) == "Down"
-        os.kill(sick.process.pid, signal.SIGCONT)
-        await until(lambda: state(router, sick) == "Ready")
+        assert state(router, engines[0]) == "Down"
+        os.kill(engines[0].process.pid, signal.SIGCONT)
+        await until(lambda: state(router, engines[0]) == "Ready")
+
+
+async def test_a_started_stream_that_may_not_go_on_ends_with_an_error(fleet: tuple[Running, list[Running]]) -> None:
+    router, engines = fleet
+    answers = await hold_and_silence(router, engines, signal.SIGSTOP, "never")
+
+    broken = [answer for answer in answers if answer[2]]
+    assert {(replica, code) for replica, _, code in broken} == {(address(engines[0]), "engine_silent")}
+    assert len(broken) == 4
+    assert status(router)["requests"]["moved"] == {"engine_silent": 6}
 
 
 async def test_a_long_plain_answer_and_a_full_engine_are_left_alone(fleet: tuple[Running, list[Running]]) -> None:
