@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("halffull.local.demo", "show a live policy swap on simulated engines"),
     "load": ("halffull.local.load", "replay a trace against an OpenAI endpoint"),
     "simulate": ("halffull.sim.simulate", "compare schedulers on modelled replicas"),
+    "policies": ("halffull.api.policies_command", "list policies, orderings and gates, or tell all of one"),
     "crds": ("halffull.api.command", "print the CustomResourceDefinitions"),
 }
 

@@ -16,8 +16,8 @@ class HalffullParameters:
 
 
 class Halffull(PredictedTtft):
-    """Intent: the least time to the first token for most requests, without pre-emptions. Inputs and cost: those of
-    `predicted-ttft`, and gate `kv`.
+    """Intent: the least time to the first token for most requests, without pre-emptions. Inputs: those of `predicted-ttft`
+    and of gate `kv`. Cost: one pass over the candidates, for at most 16 requests of the queue per event.
 
     Use it where KV memory is tight, where prompts share beginnings, or where goodput at a goal counts (ordering `deadline`).
     Do not use it with many routers: each has its own queue, and all release on the same event; four routers that share

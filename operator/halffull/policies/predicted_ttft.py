@@ -49,11 +49,11 @@ class PredictedTtft(Policy):
     def cost(self, request: Request, replica: Replica, context: Context) -> float:
         """Return the predicted time to the first token and the weighted own prefill, seconds."""
         prompt, speed = request.prompt_tokens, replica.prefill_rate
-        own = prefill_work(prompt, context.books.prefixes.matches(request).get(replica.name, 0)) / speed
+        work = prefill_work(prompt, context.books.prefixes.matches(request).get(replica.name, 0))
         step = DECODE_WORK * replica.decoding + KV_WORK * replica.decode_tokens
-        wait = (replica.work_left(context.now) + step) / speed + own
+        wait = (replica.work_left(context.now) + work + step) / speed
         if replica.kv_tokens is not None:
             missing = replica.waiting_prompt_tokens + prompt - (replica.kv_tokens - replica.decode_tokens)
             if missing > 0:
                 wait = max(wait, missing / max(replica.decode_tokens, 1) * context.books.decode_left_s)
-        return wait + self._own_weight * own
+        return wait + self._own_weight * work / context.books.fleet_rate
