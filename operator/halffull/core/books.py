@@ -192,6 +192,12 @@ class Books:
         self.prefixes = PrefixIndex()
         """which replica is taken to hold which beginnings of prompts"""
         self._lasted = Residual(DECODE_LEFT_S)
+        self.outputs = Survival()
+        """lengths of answers"""
+        self.finished: deque[tuple[Request, int]] = deque(maxlen=FINISHED)
+        """the last requests that were answered in full, and the tokens of their answers"""
+        self.completed = 0
+        """requests answered in full since the start"""
         self._rates = 0.0
 
     @property
@@ -231,16 +237,11 @@ class Books:
 
     def learn(self, replica: Replica, work: int, now: float) -> None:
         """Learn from a first token that was seen; see `Replica.learn`."""
-        self.outputs = Survival()
-        """lengths of answers"""
-        self.finished: deque[tuple[Request, int]] = deque(maxlen=FINISHED)
-        """the last requests that were answered in full, and the tokens of their answers"""
-        self.completed = 0
-        """requests answered in full since the start"""
         before = replica.prefill_rate
         replica.learn(work, now, self.fleet_rate)
         if self.replicas.get(replica.name) is replica:
             self._rates += replica.prefill_rate - before
+
     def complete(self, request: Request, tokens: int) -> None:
         """An answer came to its end by itself."""
         self.outputs.add(request, tokens)
