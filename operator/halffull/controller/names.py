@@ -14,6 +14,8 @@ CONFIG_KEY = "router.json"
 """key of the RouterConfig in its ConfigMap"""
 ROUTER_PORT = 8100
 ADMIN_PORT = 8101
+PEER_PORT = 8102
+"""of a router pod's first worker, where other routers connect; each further worker has the next"""
 SIDECAR = "halffull-router"
 """name of the native sidecar container in an engine pod"""
 

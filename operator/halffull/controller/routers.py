@@ -42,6 +42,7 @@ def container(owner: ModelDeployment, name: str, image: str) -> Document:
         "ports": [
             {"name": "http", "containerPort": names.ROUTER_PORT, "protocol": "TCP"},
             {"name": "admin", "containerPort": names.ADMIN_PORT, "protocol": "TCP"},
+            {"name": "peers", "containerPort": names.PEER_PORT, "protocol": "TCP"},
         ],
         "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": 60, "timeoutSeconds": 2},
         "livenessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
@@ -75,6 +76,9 @@ def _args(owner: ModelDeployment) -> list[str]:
         f"--state-dir={STATE_FOLDER}",
         f"--port={names.ROUTER_PORT}",
         f"--admin-port={names.ADMIN_PORT}",
+        f"--peer-service={names.peer_service(owner.metadata.name)}",
+        f"--peer-port={names.PEER_PORT}",
+        f"--peer-token-file={SECRET_FOLDER}/{PEER_TOKEN}",
         *([f"--workers={router.workers}"] if router.workers > 1 else []),
         *([f"--tls={TLS_FOLDER}"] if router.tls else []),
         *([f"--admin-token-file={SECRET_FOLDER}/{ADMIN_TOKEN}"] if router.admin_token_secret_ref else []),
@@ -178,7 +182,10 @@ def services(owner: ModelDeployment, pods: dict[str, str]) -> list[Document]:
         spec={
             "clusterIP": "None",
             "selector": pods,
-            "ports": [_port("admin", names.ADMIN_PORT, names.ADMIN_PORT)],
+            "ports": [
+                _port("admin", names.ADMIN_PORT, names.ADMIN_PORT),
+                _port("peers", names.PEER_PORT, names.PEER_PORT),
+            ],
         },
     )
     return [public, peers]

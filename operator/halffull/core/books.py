@@ -7,6 +7,7 @@ from collections import deque
 
 from halffull.core.estimators import Rate, Residual
 from halffull.core.health import Health, Verdict
+from halffull.core.page import Load, Page
 from halffull.core.prefix import PrefixIndex
 from halffull.core.survival import Survival
 from halffull.core.values import Request, Signals, State
@@ -36,7 +37,7 @@ def prefill_work(prompt_tokens: int, cached_tokens: int = 0) -> int:
 
 
 class Replica:
-    """One engine and its page in the books."""
+    """One engine and its page in the books: this router's requests and, where peers tell of theirs, those too."""
 
     __slots__ = (
         "_busy_since",
@@ -44,6 +45,8 @@ class Replica:
         "_prefilled",
         "decode_tokens",
         "decoding",
+        "foreign",
+        "freed_tokens",
         "health",
         "host",
         "in_flight",
@@ -61,6 +64,7 @@ class Replica:
         "sent_at",
         "signals",
         "signals_at",
+        "starts",
         "state",
         "streams",
         "suspended",
@@ -92,6 +96,10 @@ class Replica:
         """requests past their first token"""
         self.decode_tokens = 0
         """[KD] prompt and streamed tokens of the decoding requests"""
+        self.foreign = Load()
+        """the part of all these that peers told of"""
+        self.starts = self.freed_tokens = 0
+        """first tokens that this router saw or presumed so far, and KV that its answers freed"""
         self.kv_tokens: float | None = None
         """[K] KV cache capacity; None: unknown"""
         self.prefill_rate = PREFILL_RATE
@@ -146,6 +154,7 @@ class Replica:
     def started(self, prompt_tokens: int, now: float, cached_tokens: int = 0) -> None:
         """The first token of a request came, or is taken to have come: its prompt is in KV."""
         self._busy_since = now
+        self.starts += 1
         self._wait(prompt_tokens, cached_tokens, -1)
         self.decoding += 1
         self.decode_tokens += prompt_tokens
@@ -174,7 +183,38 @@ class Replica:
         self.in_flight -= 1
         self.decoding -= 1
         self.decode_tokens -= kv_tokens
+        self.freed_tokens += kv_tokens
         self._kv_freed.add(kv_tokens, 0.0, now)
+
+    @property
+    def own(self) -> Page:
+        """The part of this router."""
+        total = Load(
+            self.in_flight,
+            self.prefill_tokens,
+            self.prefill_work,
+            self.waiting_prompt_tokens,
+            self.decoding,
+            self.decode_tokens,
+        )
+        return Page(total.plus(Load(), self.foreign), self.starts, self.freed_tokens)
+
+    def told(self, before: Page, after: Page, now: float) -> None:
+        """A peer has `after` here, and no longer `before`."""
+        old, new = before.load, after.load
+        if not self.waiting_prompt_tokens or after.starts > before.starts:
+            self._busy_since = now
+        if after.freed_tokens > before.freed_tokens:
+            self._kv_freed.add(after.freed_tokens - before.freed_tokens, 0.0, now)
+        if new.in_flight != old.in_flight or new.waiting_prompt_tokens != old.waiting_prompt_tokens:
+            self.sent_at = now
+        self.foreign = self.foreign.plus(new, old)
+        self.in_flight += new.in_flight - old.in_flight
+        self.prefill_tokens += new.prefill_tokens - old.prefill_tokens
+        self.prefill_work += new.prefill_work - old.prefill_work
+        self.waiting_prompt_tokens += new.waiting_prompt_tokens - old.waiting_prompt_tokens
+        self.decoding += new.decoding - old.decoding
+        self.decode_tokens += new.decode_tokens - old.decode_tokens
 
     def kv_free_rate(self, now: float) -> float:
         """Tokens of KV per second freed lately, at least the floor; 0 where the capacity is unknown."""
@@ -191,6 +231,10 @@ class Books:
         self.replicas: dict[str, Replica] = {}
         self.prefixes = PrefixIndex()
         """which replica is taken to hold which beginnings of prompts"""
+        self.started: deque[tuple[Request, float]] = deque(maxlen=FINISHED)
+        """the last requests whose first token was seen, and the seconds it took from their arrival"""
+        self.first_tokens = 0
+        """first tokens seen since the start"""
         self._lasted = Residual(DECODE_LEFT_S)
         self.outputs = Survival()
         """lengths of answers"""
@@ -242,9 +286,13 @@ class Books:
         if self.replicas.get(replica.name) is replica:
             self._rates += replica.prefill_rate - before
 
+    def first_token(self, request: Request, now: float) -> None:
+        """The first token of a streamed answer was seen."""
+        self.started.append((request, now - request.arrived))
+        self.first_tokens += 1
+
     def complete(self, request: Request, tokens: int) -> None:
         """An answer came to its end by itself."""
         self.outputs.add(request, tokens)
         self.finished.append((request, tokens))
         self.completed += 1
-

@@ -4,6 +4,7 @@ Pure and synchronous. The host (router or simulator) reports what happened with 
 need it now: CONNECTING ones are to be sent to their replica, FAILED ones to be answered with their failure.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -18,6 +19,7 @@ from halffull.core.estimators import Rate
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.faults import Blame, Fault
 from halffull.core.health import Verdict
+from halffull.core.peers import Peers
 from halffull.core.placement import Placement
 from halffull.core.queue import Queue
 from halffull.core.values import Request, State
@@ -73,6 +75,8 @@ class Dispatcher:
         self._released_at = 0.0
         self._presumptions: list[tuple[float, int, Exchange]] = []
         self._ticket = count()
+        self.peers: Peers | None = None
+        """other routers, which hear of what this one does; None: it is alone"""
         self.transitions: list[Transition] = []
         """for the host to take, log and count"""
 
@@ -127,8 +131,9 @@ class Dispatcher:
         if not exchange.presumed:
             if exchange.request.stream:
                 self.books.learn(replica, prefill_work(tokens, cached), now)
+                self.books.first_token(exchange.request, now)
             replica.started(tokens, now, cached)
-            self._placement.changed(replica)
+            self._changed(replica)
 
     def progressed(self, exchange: Exchange, tokens: int) -> None:
         """More tokens of the answer came."""
@@ -189,10 +194,15 @@ class Dispatcher:
             elif replica.place < 0:
                 self.refresh(replica, now)
         self._placement.stir()
-        return [*self.release(now), *self._expire(now)]
+        return [*self._give(now), *self._expire(now)]
 
     def release(self, now: float) -> list[Exchange]:
-        """Give queued requests to candidates, in order, while there are both."""
+        """Give queued requests to candidates, in order, while there are both, and no peer's request waits longer."""
+        if self.peers is not None and len(self.queue) and not self.peers.turn(self.queue.oldest, now):
+            return []
+        return self._give(now)
+
+    def _give(self, now: float) -> list[Exchange]:
         given: list[Exchange] = []
 
         def take(exchange: Exchange) -> bool:
@@ -204,7 +214,7 @@ class Dispatcher:
             return True
 
         if self.candidates and len(self.queue):
-            self.queue.offer(take, self._placement.window, self._at(now))
+            self.queue.offer(take, self._placement.window, self.at(now))
         self._placement.settle()
         return given
 
@@ -226,11 +236,15 @@ class Dispatcher:
     def add(self, replica: Replica, now: float) -> None:
         """A replica joined the fleet."""
         self.books.add(replica)
+        if self.peers is not None:
+            self.peers.joined(replica, now)
         self.refresh(replica, now)
 
     def remove(self, replica: Replica) -> None:
         """A replica left the fleet; exchanges that it holds go on until the host reports their end."""
         self.books.remove(replica)
+        if self.peers is not None:
+            self.peers.changed(replica)
         self._placement.withdraw(replica)
 
     def refresh(self, replica: Replica, now: float) -> None:
@@ -238,11 +252,18 @@ class Dispatcher:
         able = (
             replica.state is State.READY
             and not replica.suspended
-            and replica.health.takes(replica.in_flight, now)
+            and replica.health.takes(replica.in_flight - replica.foreign.in_flight, now)
             and self._placement.open(replica)
             and self.books.replicas.get(replica.name) is replica
         )
         self._placement.admit(replica, able=able)
+
+    def heard(self, replicas: Iterable[Replica], now: float) -> list[Exchange]:
+        """Peers told of these replicas."""
+        for replica in replicas:
+            self._placement.changed(replica)
+            self.refresh(replica, now)
+        return self.release(now)
 
     def configure(self, policy: Policy, ordering: Ordering, gate: Gate, limits: Limits, now: float) -> None:
         """Swap the scheduler between two requests; nobody leaves the queue, nothing in flight notices."""
@@ -252,7 +273,7 @@ class Dispatcher:
         self._limits = limits
         self._context.ttft_goal_s, self._context.signals_s = limits.ttft_goal_s, limits.signals_s
         self._budget = Budget(limits.budget_percent, limits.budget_minimum)
-        self.queue.reorder(ordering, self._at(now), fair=limits.queue_fair)
+        self.queue.reorder(ordering, self.at(now), fair=limits.queue_fair)
         for replica in self.books.replicas.values():
             self.refresh(replica, now)
 
@@ -263,16 +284,17 @@ class Dispatcher:
         self.queue.leave(exchange)
         return self._done(exchange, now)
 
-    # --- inside
-
-    def _at(self, now: float) -> Context:
+    def at(self, now: float) -> Context:
+        """Return what decisions may know at this moment."""
         self._context.now = now
         return self._context
+
+    # --- inside
 
     def _assign(self, exchange: Exchange, now: float) -> bool:
         """Give the request to a replica; return whether there was one for it."""
         request, placement = exchange.request, self._placement
-        replica = placement.choose(exchange, self._at(now))
+        replica = placement.choose(exchange, self.at(now))
         if replica is None:
             return False
         exchange.replica = replica
@@ -282,10 +304,15 @@ class Dispatcher:
         exchange.cached_tokens = self.books.prefixes.matches(request).get(replica.name, 0)
         self.books.prefixes.insert(replica.name, request, replica.kv_tokens)
         replica.sent(request.prompt_tokens, now, stream=request.stream, cached_tokens=exchange.cached_tokens)
-        placement.changed(replica)
+        self._changed(replica)
         if not placement.open(replica) or replica.health.verdict is not Verdict.WELL:
             placement.withdraw(replica)
         return True
+
+    def _done(self, exchange: Exchange, now: float) -> list[Exchange]:
+        self._release(exchange, now)
+        exchange.phase = Phase.DONE
+        return self.release(now)
 
     def _release(self, exchange: Exchange, now: float) -> None:
         replica = exchange.replica
@@ -300,20 +327,20 @@ class Dispatcher:
         exchange.replica = None
         exchange.presumed = False
         exchange.tokens = 0
-        self._placement.changed(replica)
+        self._changed(replica)
         if replica.place < 0:
             self.refresh(replica, now)
-
-    def _done(self, exchange: Exchange, now: float) -> list[Exchange]:
-        self._release(exchange, now)
-        exchange.phase = Phase.DONE
-        return self.release(now)
 
     def _presume(self, exchange: Exchange, now: float) -> None:
         if exchange.phase is Phase.WAITING and not exchange.presumed and exchange.replica is not None:
             exchange.presumed = True
             exchange.replica.started(exchange.request.prompt_tokens, now, exchange.cached_tokens)
-            self._placement.changed(exchange.replica)
+            self._changed(exchange.replica)
+
+    def _changed(self, replica: Replica) -> None:
+        self._placement.changed(replica)
+        if self.peers is not None:
+            self.peers.changed(replica)
 
     def _expire(self, now: float) -> list[Exchange]:
         limits, expired = self._limits, []
@@ -337,7 +364,7 @@ class Dispatcher:
     def _enqueue(self, exchange: Exchange, now: float) -> None:
         if not len(self.queue):
             self._released_at = now
-        self.queue.push(exchange, self._at(now))
+        self.queue.push(exchange, self.at(now))
 
     def _full(self, request: Request) -> Failure | None:
         """Return why the queue takes no more: its bounds, or a wait that would end in a time-out."""
@@ -360,9 +387,9 @@ class Dispatcher:
         self.refresh(replica, now)
 
     def _may_take_out(self, replica: Replica) -> bool:
-        """At most half of the fleet is out: beyond that more is lost by leaving replicas out than by trying them."""
+        """At most half of the fleet is out, none twice: beyond that more is lost by leaving replicas out than by trying them."""
         out = sum(r.health.verdict is Verdict.OUT for r in self.books.replicas.values() if r is not replica)
-        return 2 * (out + 1) <= len(self.books.replicas)
+        return replica.health.verdict is not Verdict.OUT and 2 * (out + 1) <= len(self.books.replicas)
 
     def _note(self, replica: Replica, why: str) -> None:
         self.transitions.append(Transition(replica, replica.health.verdict, why))

@@ -11,6 +11,7 @@ from itertools import count
 
 from halffull.core.contracts import Context, Ordering
 from halffull.core.exchange import Exchange
+from halffull.core.values import Request
 
 Place = tuple[float, float, int, Exchange]
 
@@ -50,6 +51,10 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def key(self, request: Request, context: Context) -> float:
+        """Where the ordering places a request now: smaller is earlier."""
+        return self._ordering.key(request, context)
 
     def push(self, exchange: Exchange, context: Context) -> None:
         """Let it wait. One that was sent before keeps its arrival, and so its place in the order."""
@@ -129,6 +134,12 @@ class Queue:
                 return
             else:
                 yield exchange
+
+    @property
+    def oldest(self) -> float | None:
+        """Since when the one that waits longest does; None: none waits."""
+        first = next(self.entered_before(float("inf")), None)
+        return None if first is None else self._waiting[first]
 
     def reorder(self, ordering: Ordering, context: Context, *, fair: bool) -> None:
         """Change the ordering; nobody leaves."""

@@ -37,6 +37,7 @@ from halffull.router.engine_client import EngineClient
 from halffull.router.fleet import Fleet
 from halffull.router.inspector import Inspector
 from halffull.router.kube import ApiServer
+from halffull.router.peering import Peering
 from halffull.router.proxy import Proxy, Settings
 from halffull.router.scrape import Plan, Scraper
 from halffull.router.status import Report
@@ -81,6 +82,8 @@ class Options:
     """forwarded to while there is no configuration at all"""
     traces: bool = False
     """send spans, where OpenTelemetry is installed"""
+    peering: Peering | None = None
+    """other routers that share their books with this one; None: it is alone"""
     tls: ServerTls | None = None
     """HTTPS on the public port; None: HTTP"""
 
@@ -96,11 +99,19 @@ class Router:
         self._configured = asyncio.Event()
         self._kubernetes = session()
         now, rng = self._loop.time, random.Random()
+        self._rng = rng
         start, adapter = scheduler.build(Scheduling()), ENGINES["vllm"]
         dispatcher = Dispatcher(start.policy, start.ordering, start.gate, rng, Limits())
         self._proxy = Proxy(dispatcher, adapter, Settings(model=""), now, f"hf-{secrets.token_hex(4)}-")
         plan = Plan(EngineClient(EngineTarget(), now), adapter)
-        self._scraper = Scraper(plan, now, rng, self._proxy.refresh)
+        sharing = None
+        if options.peering is not None:
+            sharing = options.peering.sharing(self._proxy, lambda: self._scraper, now, rng)
+        self._sharing = sharing
+        if sharing is None:
+            self._scraper = Scraper(plan, now, rng, self._proxy.refresh)
+        else:
+            self._scraper = Scraper(plan, now, rng, self._proxy.refresh, owns=sharing.owns, share=sharing.scraped)
         self._fleet = Fleet(dispatcher.books, self._proxy, self._scraper, now)
         access_log = AccessLog(sys.stdout.write, time.time, rng)
         if options.traces and (spans := tracing.tracer(now, time.time)) is not None:
@@ -131,6 +142,7 @@ class Router:
             scraper=self._scraper,
             connections=lambda: len(self._proxy.clients),
             draining=self._stopping.is_set,
+            sharing=sharing,
             now=now,
         )
 
@@ -153,6 +165,7 @@ class Router:
                 port = await self._proxy.listen(
                     options.host, options.port, tls.context if tls else None, reuse_port=options.reuse_port
                 )
+                await self._open_peers(stack)
                 self._tick()
                 self._announce(port, admin_port)
                 await self._stopping.wait()
@@ -188,6 +201,23 @@ class Router:
         await web.TCPSite(runner, self._options.host, self._options.admin_port).start()
         port: int = runner.addresses[0][1]
         return port
+
+    async def _open_peers(self, stack: AsyncExitStack) -> None:
+        """Meet the other routers, once this one serves."""
+        peering, source = self._options.peering, self._options.source
+        if peering is None or self._sharing is None:
+            return
+        stack.callback(self._sharing.close)
+        try:
+            for server in await peering.listen(self._sharing, self._options.host):
+                stack.callback(server.close)
+        except OSError as error:
+            LOG.warning("other routers cannot connect to this one: %s", error)
+        if peering.service and isinstance(source, ConfigMap):
+            found = peering.follow(self._sharing, self._kubernetes, source.api, source.namespace, self._rng)
+            stack.callback(self._loop.create_task(again(found.run, "peers")).cancel)
+        else:
+            self._sharing.found(peering.fixed)
 
     async def _until_configured(self) -> None:
         """Wait for the first configuration, or the order to stop."""

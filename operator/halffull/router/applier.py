@@ -20,6 +20,7 @@ from halffull.router.endpoints import FixedSource, Saved, SliceSource
 from halffull.router.engine_client import EngineClient, engine_tls
 from halffull.router.fleet import Fleet
 from halffull.router.kube import ApiServer
+from halffull.router.priority import Priority
 from halffull.router.proxy import BYTES_PER_TOKEN, Proxy, Settings
 from halffull.router.scrape import Plan, Scraper
 from halffull.router.supervision import again
@@ -154,6 +155,7 @@ def _settings(document: RouterConfig) -> Settings:
         model=document.model,
         aliases=frozenset(document.model_aliases),
         resume=document.resume == "continue",
+        priority=Priority(document.engine.priority),
         bytes_per_token=(document.tokenizer and document.tokenizer.bytes_per_token) or BYTES_PER_TOKEN,
         request_s=router.request_timeout_seconds,
         clients=ClientLimits(

@@ -10,8 +10,9 @@ from pathlib import Path
 import uvloop
 
 from halffull.api.router_config import EngineTarget
-from halffull.router import kube
+from halffull.router import kube, peering
 from halffull.router.app import ConfigMap, Options, Router
+from halffull.router.peering import Peering
 from halffull.router.tls import ServerTls
 from halffull.router.workers import Place, Workers
 
@@ -62,6 +63,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="demand the bearer token of this file for /status and /decisions of the admin port",
     )
+    parser.add_argument(
+        "--peer-service", metavar="NAME", help="headless Service that lists all routers, which then share their books"
+    )
+    parser.add_argument(
+        "--peers", metavar="ADDRESSES", help="HOST:PORT or Unix sockets of other routers, separated by commas"
+    )
+    parser.add_argument("--peer-port", type=int, metavar="PORT", help="port where other routers are listened for")
+    parser.add_argument("--peer-socket", type=Path, metavar="FILE", help="... and Unix socket")
+    parser.add_argument(
+        "--peer-token-file", type=Path, metavar="FILE", help="secret that the routers share; needed over a network"
+    )
+    parser.add_argument(
+        "--peer-first-port", type=int, default=peering.PORT, metavar="PORT",
+        help=f"first port of the routers of a pod, one for each of its workers (default: {peering.PORT})",
+    )  # fmt: skip
+    parser.add_argument("--peer-processes", type=int, default=1, metavar="N", help="routers of each pod (default: 1)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
 
 
@@ -95,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             ready_file=arguments.ready_file,
             fallback_engine=_fallback(arguments.fallback_engine),
             traces="OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ,
+            peering=_peering(arguments),
             tls=ServerTls(arguments.tls) if arguments.tls else None,
         )
     except (ValueError, OSError) as error:
@@ -119,6 +137,8 @@ def _run_workers(arguments: argparse.Namespace) -> int:
         "mounted",
         "state_dir",
         "fallback_engine",
+        "peer_service",
+        "peer_token_file",
         "tls",
         "log_level",
     ):
@@ -131,6 +151,7 @@ def _run_workers(arguments: argparse.Namespace) -> int:
         arguments.admin_port,
         arguments.ready_file,
         arguments.admin_token_file,
+        arguments.peer_port,
         passed,
     )
 
@@ -138,6 +159,21 @@ def _run_workers(arguments: argparse.Namespace) -> int:
         return await Workers(place, arguments.workers).run()
 
     return asyncio.run(serve())
+
+
+def _peering(arguments: argparse.Namespace) -> Peering | None:
+    """Read the options about peers; None: the router is alone. Raises ValueError."""
+    if not (arguments.peer_service or arguments.peers or arguments.peer_port is not None or arguments.peer_socket):
+        return None
+    return Peering(
+        arguments.peer_token_file,
+        arguments.peer_port,
+        arguments.peer_socket,
+        arguments.peer_service,
+        peering.addresses(arguments.peers or ""),
+        arguments.peer_first_port,
+        arguments.peer_processes,
+    )
 
 
 def _fallback(text: str | None) -> EngineTarget | None:

@@ -53,8 +53,10 @@ def difference(have: Endpoints, want: Endpoints) -> Changes:
     )
 
 
-def from_slices(slices: Iterable[Mapping[str, Any]], default_port: int) -> dict[str, Endpoint]:
-    """Return the endpoints of all slices of one Service, by name.
+def from_slices(
+    slices: Iterable[Mapping[str, Any]], default_port: int, port_names: Iterable[str] = PORT_NAMES
+) -> dict[str, Endpoint]:
+    """Return the endpoints of all slices of one Service, by name; the port is the one with the first of `port_names`.
 
     A pod may be in several slices: in one of each address family (IPv4 is taken), and for a moment in two of one
     family while the controller moves it; then terminating wins, since it never ends, and next ready.
@@ -64,7 +66,7 @@ def from_slices(slices: Iterable[Mapping[str, Any]], default_port: int) -> dict[
         family = document.get("addressType", "IPv4")
         if family not in _FAMILIES:
             continue
-        port = _port(document.get("ports"), default_port)
+        port = _port(document.get("ports"), default_port, port_names)
         for entry in document.get("endpoints") or ():
             addresses = entry.get("addresses")
             if not addresses:
@@ -92,10 +94,10 @@ def _endpoint(entry: Mapping[str, Any], host: str, port: int) -> Endpoint:
     return Endpoint(name, host, port, state)
 
 
-def _port(ports: Any, default: int) -> int:
+def _port(ports: Any, default: int, names: Iterable[str]) -> int:
     """The port that serves requests: the named one, else the only one, else the default."""
     numbers = {port.get("name") or "": port.get("port") for port in ports or () if port.get("port")}
-    for name in PORT_NAMES:
+    for name in names:
         if name in numbers:
             return int(numbers[name])
     return int(next(iter(numbers.values()))) if len(numbers) == 1 else default

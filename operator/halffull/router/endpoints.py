@@ -81,9 +81,12 @@ class SliceSource:
         saved: Saved,
         found: Found,
         rng: Rng,
+        port_names: Sequence[str] = discovery.PORT_NAMES,
     ) -> None:
+        """`port`: where a slice names none of `port_names`, and not just one port."""
         self._service = f"{namespace}/{service}"
         self._port = port
+        self._port_names = port_names
         self._saved = saved
         self._found = found
         self.watch = Watch(
@@ -106,7 +109,7 @@ class SliceSource:
         await self.watch.run()
 
     def _changed(self, slices: Objects) -> None:
-        endpoints = discovery.from_slices(slices.values(), self._port)
+        endpoints = discovery.from_slices(slices.values(), self._port, self._port_names)
         self._found(endpoints)
         self._saved.write(self._service, endpoints)
 

@@ -34,9 +34,9 @@ JSON = b"content-type: application/json\r\n"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-def passed_on(headers: Headers, connection: bytes | None) -> bytes:
-    """Return header lines of all but hop-by-hop, framing and own headers; `connection`: which more are hop-by-hop."""
-    dropped = _DROPPED
+def passed_on(headers: Headers, connection: bytes | None, withheld: frozenset[bytes] = frozenset()) -> bytes:
+    """Return header lines of all but hop-by-hop, framing, own and `withheld` headers; `connection`: more hop-by-hop ones."""
+    dropped = _DROPPED | withheld if withheld else _DROPPED
     if connection is not None:
         named = (value for name, value in headers if name == b"connection")
         dropped = dropped.union(option.strip().lower() for value in named for option in value.split(b","))

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from halffull.core.books import Replica
 from halffull.core.values import State
+from halffull.router.peers import Sharing
 from halffull.router.status import Report
 from halffull.router.telemetry import Histogram, ReplicaCounters
 
@@ -60,6 +61,8 @@ class RouterCollector(Collector):
         yield up
         yield _counter("scrapes", "scrapes of engines' metrics", report.scraper.scrapes)
         yield _counter("scrape_failures", "scrapes that failed", report.scraper.failures)
+        if report.sharing is not None:
+            yield from _peers(report.sharing)
 
     def _requests(self) -> Iterator[Metric]:
         telemetry = self._report.telemetry
@@ -117,9 +120,9 @@ class RouterCollector(Collector):
 
 
 _REPLICA_GAUGES: tuple[tuple[str, str, Callable[[Replica], float | None]], ...] = (
-    ("in_flight", "requests sent and not finished", lambda r: r.in_flight),
-    ("prefill_tokens", "uncached prompt tokens of requests without a first token", lambda r: r.prefill_tokens),
-    ("decode_tokens", "prompt and streamed tokens of decoding requests", lambda r: r.decode_tokens),
+    ("in_flight", "requests sent and not finished", lambda r: r.own.load.in_flight),
+    ("prefill_tokens", "uncached prompt tokens of requests without a first token", lambda r: r.own.load.prefill_tokens),
+    ("decode_tokens", "prompt and streamed tokens of decoding requests", lambda r: r.own.load.decode_tokens),
     ("kv_tokens", "capacity of the KV cache in tokens", lambda r: r.kv_tokens),
     ("prefill_tokens_per_second", "learned prefill speed", lambda r: r.prefill_rate),
     ("weight", "share of slow facts, 0.1 to 1", lambda r: r.weight),
@@ -132,6 +135,15 @@ _REPLICA_COUNTERS: tuple[tuple[str, str, Callable[[ReplicaCounters], float]], ..
     ("prompt_tokens", "prompt tokens sent", lambda c: c.prompt_tokens),
     ("generated_tokens", "tokens generated", lambda c: c.generated_tokens),
 )
+
+
+def _peers(sharing: Sharing) -> Iterator[Metric]:
+    counters = sharing.counters
+    yield _gauge("peers_connected", "other routers that this one has a stream to", len(sharing.links))
+    yield _counter("peer_messages_sent", "messages with pages of the books, to all peers", counters.told)
+    yield _counter("peer_messages_received", "messages with pages of the books, from all peers", counters.heard)
+    yield _counter("peer_streams_dropped", "streams that ended after the peer had proved itself", counters.dropped)
+    yield _counter("peer_streams_refused", "streams that ended before", counters.refused)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -88,7 +88,7 @@ class Passage:
                 self._body = prompt.with_model(self._body, proxy.settings.model)
             if found.stream and proxy.settings.resume and head.fields.get(b"x-halffull-resume") != b"never":
                 self._continuation = resume.continuation(self._kind, self._body, proxy.allowance)
-        self._lines = framing.passed_on(head.headers, head.fields.get(b"connection"))
+        self._lines = framing.passed_on(head.headers, head.fields.get(b"connection"), proxy.settings.priority.withheld)
         return None
 
     # --- 2. admit, 3. order, 4. choose: the dispatcher's
@@ -140,13 +140,11 @@ class Passage:
         self._upstream = upstream
         self._proxy.telemetry.of(replica.name).requests += 1
         self._proxy.dispatcher.sent(exchange, self._proxy.clock())
-        head = self._head
+        head, body = self._head, self._proxy.ranked(self._kind, exchange.request, self._body)
         upstream.request(
             self,
-            framing.request_head(
-                (head.method, head.target), replica.address, self._lines, self.request_id, len(self._body)
-            ),
-            self._body,
+            framing.request_head((head.method, head.target), replica.address, self._lines, self.request_id, len(body)),
+            body,
         )
 
     def unreachable(self, replica: Replica, attempt: int, reason: str) -> None:

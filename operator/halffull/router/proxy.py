@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ssl import SSLContext
@@ -17,13 +18,14 @@ from halffull.core.dispatch import Dispatcher
 from halffull.core.errors import Failure, Reason
 from halffull.core.estimators import Ratio
 from halffull.core.exchange import Exchange, Phase
-from halffull.core.values import State
-from halffull.engines.base import Adapter, Dialect
+from halffull.core.values import Request, State
+from halffull.engines.base import Adapter, Dialect, Path
 from halffull.router import dialect, framing
 from halffull.router.client import Client, ClientLimits
 from halffull.router.engines import Engines
 from halffull.router.head import Head
 from halffull.router.passage import Passage
+from halffull.router.priority import Priority, number
 from halffull.router.resume import Allowance
 from halffull.router.telemetry import Ended, Telemetry
 
@@ -33,6 +35,8 @@ REMEMBERED_RESPONSES = 10_000
 """stored responses whose replica is known"""
 DEADLINES_S = 0.5
 """how often deadlines of connections and requests are looked at; a time-out comes up to this late"""
+RANKED = frozenset({Dialect.OPENAI, Dialect.RESPONSES})
+"""APIs whose requests have a field `priority`"""
 OWN_PATHS = ("/v1/models", "/health")
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}\Z")
 
@@ -46,6 +50,8 @@ class Settings:
     """further names that clients may use for `model`"""
     resume: bool = True
     """whether started streams go on elsewhere when they lose their replica"""
+    priority: Priority = Priority.KEEP
+    """what becomes of the field `priority`"""
     bytes_per_token: float = BYTES_PER_TOKEN
     """of text, until answers say better"""
     request_s: float = 600.0
@@ -78,9 +84,13 @@ class Proxy:
         self.closing = False
         """connections end with their next answer"""
         self._ids = (f"{id_prefix}{number:x}" for number in itertools.count(1))
+        self._epoch = time.time() - clock()
         self._deadlines_seen = 0.0
         self._server: asyncio.Server | None = None
-        self._made_by: dict[str, str] = {}
+        self.made_by: dict[str, str] = {}
+        """stored responses, and the replicas that made them"""
+        self.shares: list[Callable[[str, str], None]] = []
+        """who hears of each stored response: peers"""
 
     # --- for `app`: configuration, fleet, time
 
@@ -91,7 +101,13 @@ class Proxy:
     async def listen(self, host: str, port: int, tls: SSLContext | None = None, *, reuse_port: bool = False) -> int:
         """Accept clients; return the port. Raises OSError where it is taken."""
         server = await asyncio.get_running_loop().create_server(
-            self.protocol, host, port, ssl=tls, backlog=4096, reuse_port=reuse_port
+            self.protocol,
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=self.limits.head_s if tls else None,
+            backlog=4096,
+            reuse_port=reuse_port,
         )
         self._server = server
         bound: int = server.sockets[0].getsockname()[1]
@@ -173,14 +189,11 @@ class Proxy:
         path, method = head.path, head.method
         if self.adapter.administrative(path):
             return Failure(Reason.ADMIN_PATH, f"{path} administers an engine and is not routed.")
-        if self.adapter.path(path) is not None:
-            allowed = {b"POST"} if path in self.adapter.paths else {b"GET", b"POST", b"DELETE"}
-        elif path in OWN_PATHS or path.startswith("/v1/models/"):
-            allowed = {b"GET", b"HEAD"}
-        else:
+        allowed = self._allowed(path)
+        if not allowed:
             return Failure(Reason.UNKNOWN_PATH, f"{path} is not routed.")
         if method not in allowed:
-            return Failure(Reason.METHOD_NOT_ALLOWED, f"{path} takes {b', '.join(sorted(allowed)).decode()}.")
+            return Failure(Reason.METHOD_NOT_ALLOWED, f"{path} takes {b', '.join(allowed).decode()}.")
         return None
 
     def handle(self, client: Client, head: Head, body: bytes) -> None:
@@ -220,6 +233,8 @@ class Proxy:
         self.telemetry.failures[reason] += 1
         self.telemetry.answers[self.adapter.label(head.path), status] += 1
         lines = [framing.own_lines(request_id), b"x-halffull-reason: %b\r\n" % reason.encode(), framing.JSON]
+        if failure.reason is Reason.METHOD_NOT_ALLOWED:
+            lines.append(b"allow: %b\r\n" % b", ".join(self._allowed(head.path)))
         if failure.retry_after_s is not None:
             lines.append(b"retry-after: %d\r\n" % failure.retry_after_s)
         client.respond(status, lines, dialect.error_body(kind.dialect if kind else Dialect.OPENAI, failure))
@@ -259,17 +274,36 @@ class Proxy:
         for witness in self.witnesses:
             witness(ended)
 
-    def remember(self, response_id: str, replica: str) -> None:
-        """Note which replica made a stored response."""
-        if len(self._made_by) >= REMEMBERED_RESPONSES:
-            del self._made_by[next(iter(self._made_by))]
-        self._made_by[response_id] = replica
+    def remember(self, response_id: str, replica: str, *, share: bool = True) -> None:
+        """Note which replica made a stored response, and tell others who have not heard of it."""
+        if len(self.made_by) >= REMEMBERED_RESPONSES:
+            del self.made_by[next(iter(self.made_by))]
+        self.made_by[response_id] = replica
+        if share:
+            for hear in self.shares:
+                hear(response_id, replica)
+
+    def ranked(self, kind: Path, request: Request, body: bytes) -> bytes:
+        """Return the body that the engine gets: with the priority that the configuration says."""
+        priority, dispatcher = self.settings.priority, self.dispatcher
+        if priority is Priority.KEEP or kind.dialect not in RANKED:
+            return body
+        key_s = dispatcher.queue.key(request, dispatcher.at(self.clock())) + self._epoch
+        return priority.applied(body, number(key_s, request.priority))
 
     def maker(self, response_id: str) -> str | None:
         """Return the replica that made a stored response, if known."""
-        return self._made_by.get(response_id)
+        return self.made_by.get(response_id)
 
     # --- inside
+
+    def _allowed(self, path: str) -> tuple[bytes, ...]:
+        """Return the methods that a path takes; none: it is not routed."""
+        if path in self.adapter.paths:
+            return (b"POST",)
+        if self.adapter.path(path) is not None:
+            return (b"DELETE", b"GET", b"POST")
+        return (b"GET", b"HEAD") if path in OWN_PATHS or path.startswith("/v1/models/") else ()
 
     def _answer_itself(self, client: Client, head: Head) -> None:
         request_id = self.request_id(head)

@@ -1,7 +1,7 @@
 """Pulls what engines say of themselves into the books: signals and KV capacity from metrics, names from model lists.
 
-`fleet` tells it which replicas there are; `app` makes it. One task per replica, spread over the interval. `owns` says
-which replicas this router scrapes: all of them now; routers that share the work ask their rendezvous hash there.
+`fleet` tells it which replicas there are; `app` makes it. One task per replica, spread over the interval. Routers that are
+peers share the work: each asks the engines that it owns and tells the others, who ask themselves only where nothing comes.
 """
 
 import asyncio
@@ -14,11 +14,14 @@ import msgspec
 from halffull.api.engine import EngineLimits
 from halffull.core.books import Replica
 from halffull.core.contracts import Rng
+from halffull.core.values import Signals
 from halffull.engines.base import Adapter
 from halffull.router.engine_client import FAILURES, EngineClient
 
 LOG = logging.getLogger(__name__)
 MODELS_INTERVAL_S = 15.0
+OVERDUE = 3
+"""intervals without a peer's word after which a router asks for itself"""
 LIMIT_S = 5.0
 """longest wait for one answer; a busy engine's API process is slow but not dead"""
 
@@ -44,14 +47,17 @@ class Scraper:
         now: Callable[[], float],
         rng: Rng,
         scraped: Callable[[Replica], None],
+        *,
         owns: Callable[[Replica], bool] = lambda _: True,
+        share: Callable[[Replica], None] = lambda _: None,
     ) -> None:
-        """`scraped` is called after each answer that says something new of a replica."""
+        """`scraped` is called when something new is known of a replica, `share` when this router asked for it."""
         self._plan = plan
         self._now = now
         self._rng = rng
         self._scraped = scraped
         self._owns = owns
+        self._share = share
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self.scrapes = 0
         self.failures = 0
@@ -96,7 +102,7 @@ class Scraper:
         await asyncio.sleep(0.1 * self._rng.random())
         models_due = self._now()
         while True:
-            if self._owns(replica):
+            if self._owns(replica) or self._now() - replica.signals_at > OVERDUE * self._plan.interval_s:
                 await self._metrics(replica)
                 if self._now() >= models_due:
                     found = await self._models(replica)
@@ -115,10 +121,17 @@ class Scraper:
         if status != 200:
             self._failed(replica, f"HTTP {status}")
             return
-        replica.signals = plan.adapter.signals(body)
-        replica.signals_at = self._now()
-        if plan.limits.kv_tokens is None and replica.signals.kv_tokens is not None:
-            replica.kv_tokens = replica.signals.kv_tokens
+        self.told(replica, plan.adapter.signals(body), self._now(), replica.models)
+        self._share(replica)
+
+    def told(self, replica: Replica, signals: Signals, at: float, models: tuple[str, ...]) -> None:
+        """An engine said this of itself at the time `at`, to us or to a peer."""
+        if at <= replica.signals_at:
+            return
+        replica.signals, replica.signals_at = signals, at
+        if self._plan.limits.kv_tokens is None and signals.kv_tokens is not None:
+            replica.kv_tokens = signals.kv_tokens
+        replica.models = models or replica.models
         self._scraped(replica)
 
     def _failed(self, replica: Replica, reason: str) -> None:

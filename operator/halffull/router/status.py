@@ -10,8 +10,10 @@ from typing import Any
 from halffull.api.scheduling import Scheduling
 from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
+from halffull.router import peers
 from halffull.router.config import Config
 from halffull.router.fleet import Fleet
+from halffull.router.peers import Sharing
 from halffull.router.scheduler import names_of
 from halffull.router.scrape import Scraper
 from halffull.router.telemetry import Telemetry
@@ -35,6 +37,7 @@ class Report:
         scraper: Scraper,
         connections: Callable[[], int],
         draining: Callable[[], bool],
+        sharing: Sharing | None,
         now: Callable[[], float],
     ) -> None:
         """Say how prompt tokens are counted, which source has which error (empty: none), how many clients are connected."""
@@ -47,6 +50,7 @@ class Report:
         self.scraper = scraper
         self.connections = connections
         self._draining = draining
+        self.sharing = sharing
         self.now = now
 
     @property
@@ -68,6 +72,7 @@ class Report:
             "ready": self.ready,
             "draining": self._draining(),
             "sources": {name: {"error": error or None} for name, error in self.sources.items()},
+            "peers": peers.status(self.sharing),
             "queue": {"requests": len(queue), "bytes": queue.bytes},
             "replicas": [self._replica(replica) for _, replica in sorted(self.fleet.replicas.items())],
             "requests": {
@@ -116,17 +121,20 @@ class Report:
         return {"policy": names.policy, "ordering": names.ordering, "gate": names.gate}
 
     def _replica(self, replica: Replica) -> dict[str, Any]:
-        signals = replica.signals
+        signals, own = replica.signals, replica.own.load
         p50, p99 = self._ttft(replica.name)
         return {
             "name": replica.name,
             "address": replica.address,
             "state": replica.shown.value,
-            "inFlight": replica.in_flight,
-            "prefillTokens": replica.prefill_tokens,
-            "waitingPromptTokens": replica.waiting_prompt_tokens,
-            "decoding": replica.decoding,
-            "decodeTokens": replica.decode_tokens,
+            "inFlight": own.in_flight,
+            "prefillTokens": own.prefill_tokens,
+            "waitingPromptTokens": own.waiting_prompt_tokens,
+            "decoding": own.decoding,
+            "decodeTokens": own.decode_tokens,
+            "peersInFlight": replica.foreign.in_flight,
+            "peersPrefillTokens": replica.foreign.prefill_tokens,
+            "peersDecodeTokens": replica.foreign.decode_tokens,
             "kvTokens": replica.kv_tokens,
             "prefillTokensPerSecond": round(replica.prefill_rate, 1),
             "weight": replica.weight,

@@ -1,7 +1,7 @@
 """Several router processes on one public port behind one admin port: `halffull router --workers N`.
 
-Each worker is a whole router with books of its own, on the same port by SO_REUSEPORT, its admin pages on a Unix socket. This
-process starts them, starts again one that ends, passes signals on, and serves the admin port of all. `command` makes it.
+Each worker is a whole router on the same port by SO_REUSEPORT, its admin pages on a Unix socket; the workers are peers, over
+Unix sockets too, so that each knows the load of all. This process starts them, starts again one that ends, passes signals on, and serves the admin port of all. `command` makes it.
 """
 
 import asyncio
@@ -44,6 +44,8 @@ class Place:
     ready_file: Path | None
     admin_token_file: Path | None = None
     """demanded here; the workers' own sockets are in a folder of ours"""
+    peer_port: int | None = None
+    """of the first worker, for routers of other pods; each further one has the next; None: there are no other pods"""
     arguments: Sequence[str] = field(default=())
     """of `halffull router`, without workers, ports and ready file"""
 
@@ -91,6 +93,7 @@ class Workers:
                 *(sys.executable, "-m", "halffull", "router", *self._place.arguments, "--host", self._place.host),
                 *("--port", str(port), "--reuse-port", "--admin-socket", str(self._socket(number))),
                 *("--ready-file", str(self._ready(number))),
+                *self._peering(number),
                 stdout=asyncio.subprocess.DEVNULL,
             )
             self._processes[number] = process
@@ -106,6 +109,16 @@ class Workers:
                 async with asyncio.timeout(RESTART_S):
                     await self._stopping.wait()
                 return status
+
+    def _peering(self, number: int) -> list[str]:
+        """Arguments by which a worker shares its books with the others, and with routers of other pods."""
+        sockets = [str(self._peer_socket(other)) for other in range(self._count)]
+        arguments = ["--peer-socket", sockets.pop(number), "--peers", ",".join(sockets)]
+        if self._place.peer_port is not None:
+            first = self._place.peer_port
+            arguments += ["--peer-port", str(first + number), "--peer-first-port", str(first)]
+            arguments += ["--peer-processes", str(self._count)]
+        return arguments
 
     async def _announce(self, port: int, admin_port: int) -> None:
         """Say where we serve, once every worker does."""
@@ -180,6 +193,9 @@ class Workers:
 
     def _socket(self, number: int) -> Path:
         return self._folder / f"{number}.sock"
+
+    def _peer_socket(self, number: int) -> Path:
+        return self._folder / f"{number}.peers"
 
     def _ready(self, number: int) -> Path:
         return self._folder / f"{number}.json"

@@ -52,6 +52,7 @@ class World:
             scraper=Scraper(cast("Plan", None), lambda: self.now, random.Random(1), lambda _: None),
             connections=lambda: 5,
             draining=lambda: self.draining,
+            sharing=None,
             now=lambda: self.now,
         )
 
@@ -120,6 +121,9 @@ def test_status_of_a_router_that_serves(world: World) -> None:
             "waitingPromptTokens": 100,
             "decoding": 0,
             "decodeTokens": 0,
+            "peersInFlight": 0,
+            "peersPrefillTokens": 0,
+            "peersDecodeTokens": 0,
             "kvTokens": None,
             "prefillTokensPerSecond": 10000.0,
             "weight": 1.0,

@@ -1,0 +1,141 @@
+"""What routers of one fleet know of each other: pages that peers told of, and what is to be told of our own.
+
+Kept by `dispatch`, carried by the router's `peers`. A router tells the whole page of a replica whenever it changed, never a
+difference: a page that is told twice does no harm, one that was overtaken is refused by its number, and a lost peer's part
+can be taken out exactly.
+"""
+
+from collections.abc import Callable, Mapping
+
+from halffull.core.books import Books, Replica
+from halffull.core.page import Page
+
+TOKENS_STEP = 256
+"""tokens of answers under way that are told of; a first token, an end and a dispatch are told at once"""
+CLAIM_S = 0.15
+"""how long a peer's word that its request waits counts; it is repeated at each tick"""
+_NOTHING = Page()
+
+
+class Peers:
+    """The ledger of all peers, by name; a name is one run of one router."""
+
+    def __init__(self, books: Books, wake: Callable[[], None]) -> None:
+        """`wake` is called when there is something to `take`, once until it is taken."""
+        self._books = books
+        self._wake = wake
+        self._changed: dict[str, None] = {}
+        self._told: dict[str, Page] = {}
+        self._heard: dict[str, dict[str, Page]] = {}
+        self._numbers: dict[str, int] = {}
+        self._claims: dict[str, tuple[float, float]] = {}
+
+    @property
+    def known(self) -> list[str]:
+        """Peers whose pages count."""
+        return list(self._heard)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._changed)
+
+    # --- ours
+
+    def changed(self, replica: Replica) -> None:
+        """Our page of a replica changed."""
+        if not self._changed:
+            self._wake()
+        self._changed[replica.name] = None
+
+    def look(self) -> None:
+        """Find pages that changed by many tokens of answers under way; to be called a few times a second."""
+        for replica in self._books.replicas.values():
+            if replica.in_flight:
+                told = self._told.get(replica.name, _NOTHING).load.decode_tokens
+                if abs(replica.decode_tokens - replica.foreign.decode_tokens - told) >= TOKENS_STEP:
+                    self.changed(replica)
+
+    def take(self) -> dict[str, Page]:
+        """Return the pages that changed since the last call."""
+        pages = {name: self._page(name) for name in self._changed}
+        self._changed.clear()
+        self._told |= pages
+        return pages
+
+    def all(self) -> dict[str, Page]:
+        """Return every page that says anything, for a peer that joins."""
+        pages = {name: self._page(name) for name in self._books.replicas}
+        return {name: page for name, page in pages.items() if page != _NOTHING}
+
+    def joined(self, replica: Replica, now: float) -> None:
+        """A replica joined the books: peers may have told of it before; what we told of its namesake is void."""
+        for pages in self._heard.values():
+            if (page := pages.get(replica.name)) is not None:
+                replica.told(_without_load(page), page, now)
+        self.changed(replica)
+
+    # --- theirs
+
+    def hear(
+        self, peer: str, number: int, pages: Mapping[str, Page], now: float, *, every: bool = False
+    ) -> list[Replica]:
+        """Take what a peer tells; return the replicas whose books changed. What was overtaken changes nothing.
+
+        `number` grows with each telling. `every`: these are all pages of the peer, and others that it told of are void.
+        """
+        if number <= self._numbers.get(peer, -1):
+            return []
+        self._numbers[peer] = number
+        heard = self._heard.setdefault(peer, {})
+        void = [name for name in heard if name not in pages] if every else []
+        changed = [self._replace(heard, name, None, now) for name in void]
+        changed += [self._replace(heard, name, page, now) for name, page in pages.items()]
+        return [replica for replica in changed if replica is not None]
+
+    def lose(self, peer: str, now: float) -> list[Replica]:
+        """Take out all that a peer told; return the replicas whose books changed."""
+        heard = self._heard.pop(peer, {})
+        self._claims.pop(peer, None)
+        self._numbers.pop(peer, None)
+        changed = [self._replace(heard, name, None, now) for name in list(heard)]
+        return [replica for replica in changed if replica is not None]
+
+    # --- whose turn it is
+
+    def claim(self, peer: str, waits_s: float | None, now: float) -> None:
+        """A peer says for how long its oldest request waits; None: none does."""
+        if waits_s is None:
+            self._claims.pop(peer, None)
+        else:
+            self._claims[peer] = (now - waits_s, now + CLAIM_S)
+
+    def turn(self, oldest: float | None, now: float) -> bool:
+        """Whether what is free now is ours to give: no peer's request waits longer than our oldest.
+
+        All routers hear of the same end; so the request that waits longest gets what it left, not one of each router.
+        """
+        if oldest is None:
+            return True
+        return all(since >= oldest or until < now for since, until in self._claims.values())
+
+    # --- inside
+
+    def _page(self, name: str) -> Page:
+        replica = self._books.replicas.get(name)
+        return _NOTHING if replica is None else replica.own
+
+    def _replace(self, heard: dict[str, Page], name: str, page: Page | None, now: float) -> Replica | None:
+        before = heard.pop(name, None)
+        if page is not None:
+            heard[name] = page
+        replica = self._books.replicas.get(name)
+        if replica is not None:
+            after = page or _NOTHING
+            replica.told(before or _without_load(after), after, now)
+        return replica
+
+
+def _without_load(page: Page) -> Page:
+    """The same history with nothing in flight: what was freed before we knew the peer is no news."""
+    return page._replace(load=_NOTHING.load)

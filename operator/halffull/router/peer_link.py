@@ -1,0 +1,223 @@
+"""One stream between two routers: messages, framing, and the proof on both sides that they share a secret.
+
+`peers` makes one `Link` per connection, dialed or accepted. Each message is MessagePack behind its length in four bytes.
+Both sides send `Hello` with a nonce and prove that they know the token by an HMAC over both nonces; the token never
+travels. What is told afterwards are counts of tokens and names of replicas, never prompts or answers.
+"""
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import msgspec
+
+from halffull.core.page import Page
+from halffull.core.values import Signals
+
+VERSION = 1
+"""routers of another version are left alone: during an upgrade each side shares among its own"""
+GREETING_BYTES = 4096
+"""longest message of a peer that has not proved itself"""
+MESSAGE_BYTES = 8 << 20
+BUFFER_BYTES = 8 << 20
+"""what may wait for a slow peer; past that it is dropped, and gets everything anew when it is back"""
+_LENGTH = 4
+
+
+class Hello(msgspec.Struct, tag="hello", array_like=True):
+    """The first message of both sides."""
+
+    version: int
+    router: str
+    """name of this run of this router"""
+    nonce: bytes
+
+
+class Proof(msgspec.Struct, tag="proof", array_like=True):
+    """The second one."""
+
+    mac: bytes
+
+
+class Told(msgspec.Struct, tag="told", array_like=True):
+    """Pages of the sender's books."""
+
+    number: int
+    """grows with each telling"""
+    every: bool
+    """these are all"""
+    waits_s: float | None
+    """for how long its oldest queued request waits"""
+    pages: dict[str, Page]
+
+
+class Scraped(msgspec.Struct, tag="scraped", array_like=True):
+    """What an engine said of itself when the sender asked."""
+
+    replica: str
+    age_s: float
+    signals: Signals
+    models: tuple[str, ...]
+
+
+class Stored(msgspec.Struct, tag="stored", array_like=True):
+    """Stored responses, and the replicas that made them."""
+
+    responses: dict[str, str]
+
+
+News = Told | Scraped | Stored
+_DECODER = msgspec.msgpack.Decoder(Hello | Proof | Told | Scraped | Stored)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def framed(message: Hello | Proof | News) -> bytes:
+    """Return the bytes of one message."""
+    body = _ENCODER.encode(message)
+    return len(body).to_bytes(_LENGTH, "big") + body
+
+
+class Host(Protocol):
+    """Who holds the links (`peers.Sharing`)."""
+
+    name: str
+
+    def token(self) -> bytes | None:
+        """The shared secret; None: there is none now, and nobody is let in."""
+
+    def ready(self, link: "Link") -> None:
+        """The peer has proved itself."""
+
+    def heard(self, link: "Link", news: News) -> None:
+        """It tells something."""
+
+    def lost(self, link: "Link", why: str) -> None:
+        """The stream is over."""
+
+
+class Link(asyncio.Protocol):
+    """One connection to a peer."""
+
+    def __init__(self, host: Host, now: Callable[[], float], *, dialed: bool) -> None:
+        self._host = host
+        self._now = now
+        self.dialed = dialed
+        self.peer = ""
+        """the other router's name, once it said it"""
+        self.proved = False
+        self.here, self.there = "", ""
+        """IP addresses of both ends; empty on a Unix socket"""
+        self.heard_at = now()
+        self.closed = asyncio.get_running_loop().create_future()
+        self._nonce = secrets.token_bytes(16)
+        self._their_nonce = b""
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._why = "closed by the peer"
+
+    def send(self, data: bytes) -> bool:
+        """Send framed messages; return whether the peer keeps up: one that does not is dropped."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return True
+        if transport.get_write_buffer_size() + len(data) > BUFFER_BYTES:
+            self.drop("it reads too slowly")
+            return False
+        transport.write(data)
+        return True
+
+    def drop(self, why: str) -> None:
+        """End the stream at once."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._why = why
+            self._transport.abort()
+
+    # --- asyncio's
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.here, self.there = _ip(transport.get_extra_info("sockname")), _ip(transport.get_extra_info("peername"))
+        self.send(framed(Hello(VERSION, self._host.name, self._nonce)))
+
+    def data_received(self, data: bytes) -> None:
+        """Take whole messages."""
+        self.heard_at = self._now()
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while len(buffer) - start >= _LENGTH:
+            end = start + _LENGTH + int.from_bytes(buffer[start : start + _LENGTH], "big")
+            if end - start > (MESSAGE_BYTES if self.proved else GREETING_BYTES):
+                self.drop("its message is too long")
+                return
+            if len(buffer) < end:
+                break
+            try:
+                message = _DECODER.decode(bytes(buffer[start + _LENGTH : end]))
+            except msgspec.DecodeError as error:
+                self.drop(f"its message cannot be read: {error}")
+                return
+            start = end
+            self._take(message)
+            if self.closing:
+                return
+        del buffer[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the host."""
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._host.lost(self, str(exc) if exc else self._why)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the stream is over, or about to be."""
+        return self._transport is None or self._transport.is_closing()
+
+    # --- inside
+
+    def _take(self, message: Hello | Proof | News) -> None:
+        if self.proved and not isinstance(message, Hello | Proof):
+            self._host.heard(self, message)
+        elif isinstance(message, Hello) and not self._their_nonce:
+            self._greeted(message)
+        elif isinstance(message, Proof) and self._their_nonce and not self.proved:
+            self._check(message)
+        else:
+            self.drop("its message comes out of turn")
+
+    def _greeted(self, hello: Hello) -> None:
+        self.peer, self._their_nonce = hello.router, hello.nonce
+        token = self._host.token()
+        if hello.router == self._host.name:
+            self.drop("it is this router itself")
+        elif hello.version != VERSION:
+            self.drop(f"it speaks version {hello.version}, not {VERSION}")
+        elif len(hello.nonce) < len(self._nonce):
+            self.drop("its nonce is too short")
+        elif token is None:
+            self.drop("there is no token")
+        else:
+            self.send(framed(Proof(self._mac(token, ours=True))))
+
+    def _check(self, proof: Proof) -> None:
+        token = self._host.token()
+        if token is None or not hmac.compare_digest(proof.mac, self._mac(token, ours=False)):
+            self.drop("it does not know the token")
+            return
+        self.proved = True
+        self._host.ready(self)
+
+    def _mac(self, token: bytes, *, ours: bool) -> bytes:
+        """What the prover must show: bound to both nonces, its name, and its end of the stream, so that none can be sent back."""
+        name = self._host.name if ours else self.peer
+        proving, checking = (self._nonce, self._their_nonce) if ours else (self._their_nonce, self._nonce)
+        end = b"dialed" if self.dialed == ours else b"accepted"
+        return hmac.digest(token, b"\0".join((b"halffull peer", end, name.encode(), proving, checking)), "sha256")
+
+
+def _ip(address: object) -> str:
+    return str(address[0]) if isinstance(address, tuple) else ""

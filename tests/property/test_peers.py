@@ -1,0 +1,258 @@
+"""Several routers that tell each other of their books, over links that delay, repeat, overtake and break."""
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from halffull.core.books import Replica, prefill_work
+from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.errors import Failure, Reason
+from halffull.core.exchange import Exchange, Phase
+from halffull.core.faults import Fault
+from halffull.core.gate import GATES, LimitParameters
+from halffull.core.page import Load, Page
+from halffull.core.peers import Peers
+from halffull.core.values import Request
+from halffull.orderings.catalog import ORDERINGS
+from halffull.policies.catalog import POLICIES
+
+ROUTERS, REPLICAS = 3, 2
+PAIRS = [(one, other) for one in range(ROUTERS) for other in range(ROUTERS) if one != other]
+Telling = tuple[int, dict[str, Page], float | None, bool]
+
+
+@dataclass
+class Node:
+    """A router: its dispatcher, what it still has to deliver to each other one, and what each other one told it last."""
+
+    dispatcher: Dispatcher
+    name: str
+    peers: Peers
+    number: int = 0
+    links: dict[int, list[Telling]] = field(default_factory=dict)
+    accepted: dict[int, dict[str, Page]] = field(default_factory=dict)
+    exchanges: list[Exchange] = field(default_factory=list)
+
+
+class Fleet(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.serial = 0
+        self.nodes: list[Node] = []
+
+    @initialize(policy=st.sampled_from(["sal", "least-requests", "random"]))
+    def begin(self, policy: str) -> None:
+        for number in range(ROUTERS):
+            gate, limits = GATES["limit"].make(LimitParameters(4)), Limits(queue_requests=8, attempts=3)
+            dispatcher = Dispatcher(
+                POLICIES[policy].make(), ORDERINGS["fcfs"].make(), gate, random.Random(number), limits
+            )
+            node = Node(dispatcher, f"router-{number}", Peers(dispatcher.books, lambda: None))
+            dispatcher.peers = node.peers
+            self.nodes.append(node)
+            for replica in range(REPLICAS):
+                dispatcher.add(Replica(f"r{replica}", "127.0.0.1", 8000), self.now)
+        for one, other in PAIRS:
+            self.connect(one, other)
+
+    def connect(self, sender: int, receiver: int) -> None:
+        node = self.nodes[sender]
+        node.number += 1
+        node.links[receiver] = [(node.number, node.peers.all(), None, True)]
+
+    def pair(self, data: Any) -> tuple[int, int]:
+        one = data.draw(st.integers(0, ROUTERS - 1))
+        return one, data.draw(st.sampled_from([n for n in range(ROUTERS) if n != one]))
+
+    def any_node(self, data: Any) -> Node:
+        return self.nodes[data.draw(st.integers(0, ROUTERS - 1))]
+
+    def pick(self, data: Any, *phases: Phase) -> tuple[Node, Exchange] | None:
+        node = self.any_node(data)
+        chosen = [e for e in node.exchanges if e.phase in phases]
+        return (node, data.draw(st.sampled_from(chosen))) if chosen else None
+
+    # --- requests
+
+    @rule(data=st.data(), tokens=st.integers(1, 5000), stream=st.booleans())
+    def arrive(self, data: Any, tokens: int, stream: bool) -> None:
+        node = self.any_node(data)
+        self.serial += 1
+        request = Request(str(self.serial), self.now, tokens, stream=stream)
+        node.exchanges.append(node.dispatcher.arrive(request, self.now))
+
+    @rule(data=st.data())
+    def start(self, data: Any) -> None:
+        if found := self.pick(data, Phase.CONNECTING):
+            node, exchange = found
+            node.dispatcher.sent(exchange, self.now)
+            node.dispatcher.started(exchange, self.now)
+
+    @rule(data=st.data(), tokens=st.integers(0, 600))
+    def progress(self, data: Any, tokens: int) -> None:
+        if found := self.pick(data, Phase.STREAMING):
+            found[0].dispatcher.progressed(found[1], tokens)
+
+    @rule(data=st.data())
+    def end(self, data: Any) -> None:
+        if found := self.pick(data, Phase.QUEUED, Phase.CONNECTING, Phase.WAITING, Phase.STREAMING):
+            found[0].dispatcher.cancel(found[1], self.now)
+
+    @rule(data=st.data())
+    def move(self, data: Any) -> None:
+        if found := self.pick(data, Phase.CONNECTING):
+            failure = Failure(Reason.ENGINE_BUSY, "busy")
+            found[0].dispatcher.not_started(found[1], failure, Fault.UNREACHABLE, self.now)
+
+    @rule(seconds=st.floats(0.01, 1.0))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        for node in self.nodes:
+            node.peers.look()
+            node.dispatcher.tick(self.now)
+
+    @rule(data=st.data())
+    def replace_replica(self, data: Any) -> None:
+        """The same name at another address: the old page goes with what still runs there."""
+        node = self.any_node(data)
+        name = data.draw(st.sampled_from([f"r{n}" for n in range(REPLICAS)]))
+        node.dispatcher.remove(node.dispatcher.books.replicas[name])
+        node.dispatcher.add(Replica(name, "127.0.0.1", 8001), self.now)
+
+    # --- links
+
+    @rule(data=st.data())
+    def tell(self, data: Any) -> None:
+        self.flush(self.any_node(data))
+
+    def flush(self, node: Node) -> None:
+        node.number += 1
+        oldest = node.dispatcher.queue.oldest
+        pages = node.peers.take()
+        for link in node.links.values():
+            link.append((node.number, pages, None if oldest is None else self.now - oldest, False))
+
+    def tell_all(self) -> None:
+        for node in self.nodes:
+            self.flush(node)
+        for sender, receiver in PAIRS:
+            while self.nodes[sender].links[receiver]:
+                self.deliver_next(sender, receiver)
+
+    @rule(data=st.data())
+    def deliver(self, data: Any) -> None:
+        sender, receiver = self.pair(data)
+        self.deliver_next(sender, receiver)
+
+    def deliver_next(self, sender: int, receiver: int) -> None:
+        waiting = self.nodes[sender].links.get(receiver)
+        if waiting:
+            self.hear(sender, receiver, waiting.pop(0), fresh=True)
+
+    @rule(data=st.data(), number=st.integers(0, 3))
+    def deliver_again(self, data: Any, number: int) -> None:
+        """What was overtaken, or came before, changes nothing."""
+        sender, receiver = self.pair(data)
+        if self.nodes[receiver].accepted.get(sender) is not None:
+            wrong = {"r0": Page(Load(99, 99, 99, 99, 99, 99))}
+            self.hear(sender, receiver, (self.heard(sender, receiver) - number, wrong, None, bool(number)), fresh=False)
+
+    def heard(self, sender: int, receiver: int) -> int:
+        return self.nodes[receiver].peers._numbers[self.nodes[sender].name]
+
+    def hear(self, sender: int, receiver: int, telling: Telling, *, fresh: bool) -> None:
+        number, pages, waits_s, every = telling
+        node, name = self.nodes[receiver], self.nodes[sender].name
+        changed = node.peers.hear(name, number, pages, self.now, every=every)
+        if fresh:
+            node.peers.claim(name, waits_s, self.now)
+            known = {} if every else node.accepted.get(sender, {})
+            node.accepted[sender] = known | pages
+        else:
+            assert changed == []
+        node.dispatcher.heard(changed, self.now)
+
+    @rule(data=st.data())
+    def break_link(self, data: Any) -> None:
+        """The receiver takes the sender for lost; what was under way is gone."""
+        sender, receiver = self.pair(data)
+        if self.nodes[sender].links.pop(receiver, None) is not None:
+            self.nodes[receiver].dispatcher.heard(
+                self.nodes[receiver].peers.lose(self.nodes[sender].name, self.now), self.now
+            )
+            self.nodes[receiver].accepted.pop(sender, None)
+
+    @rule(data=st.data())
+    def mend_link(self, data: Any) -> None:
+        sender, receiver = self.pair(data)
+        if receiver not in self.nodes[sender].links:
+            self.connect(sender, receiver)
+
+    @precondition(lambda self: self.nodes)
+    @rule()
+    def all_quiet(self) -> None:
+        """Everything told and heard: every router's books are the sum of what all have."""
+        for sender, receiver in PAIRS:
+            if receiver not in self.nodes[sender].links:
+                self.connect(sender, receiver)
+        for _ in range(100):  # what is heard may release requests, which is told in turn
+            self.tell_all()
+            if not any(node.peers.pending for node in self.nodes):
+                break
+        for node in self.nodes:
+            for replica in node.dispatcher.books.replicas.values():
+                node.peers.changed(replica)  # small steps of tokens
+        self.tell_all()
+        assert not any(node.peers.pending for node in self.nodes)
+        for number in range(REPLICAS):
+            seen = [total(node.dispatcher.books.replicas[f"r{number}"]) for node in self.nodes]
+            own = [exact(node, node.dispatcher.books.replicas[f"r{number}"]) for node in self.nodes]
+            assert seen == [Load(*map(sum, zip(*own, strict=True)))] * ROUTERS
+
+    # --- what always holds
+
+    @invariant()
+    def own_books_are_exact(self) -> None:
+        for node in self.nodes:
+            for replica in node.dispatcher.books.replicas.values():
+                assert replica.own.load == exact(node, replica)
+
+    @invariant()
+    def foreign_is_what_was_heard_last(self) -> None:
+        for node in self.nodes:
+            for name, replica in node.dispatcher.books.replicas.items():
+                pages = [told[name].load for told in node.accepted.values() if name in told]
+                assert replica.foreign == Load(*map(sum, zip(Load(), *pages, strict=True)))
+
+    @invariant()
+    def candidates_are_open(self) -> None:
+        for node in self.nodes:
+            for replica in node.dispatcher.candidates:
+                assert node.dispatcher.gate.open(replica)
+
+
+def exact(node: Node, replica: Replica) -> Load:
+    held = [e for e in node.exchanges if e.replica is replica]
+    begun = [e for e in held if e.phase is Phase.STREAMING or e.presumed]
+    prompts = [e.request.prompt_tokens for e in held if e not in begun]
+    return Load(
+        len(held),
+        sum(prompts),
+        sum(map(prefill_work, prompts)),
+        sum(prompts),
+        len(begun),
+        sum(e.request.prompt_tokens + e.tokens for e in begun),
+    )
+
+
+def total(replica: Replica) -> Load:
+    return replica.own.load.plus(replica.foreign, Load())
+
+
+Fleet.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestTelling = Fleet.TestCase
