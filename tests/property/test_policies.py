@@ -278,3 +278,27 @@ def test_long_prompts_cost_more_than_their_length() -> None:
 
     assert choose(POLICIES["sal"].make(), fleet) is fleet[0]
     assert choose(POLICIES["predicted-ttft"].make(), fleet) is fleet[1]
+
+
+@pytest.mark.parametrize("better", ["sal", "least-requests"])
+def test_adaptive_learns_which_base_is_better(better: str) -> None:
+    """Two replicas: one that `sal` picks, one that `least-requests` picks; first tokens come sooner at one of them."""
+    policy, books, rng = POLICIES["adaptive"].make(), Books(), random.Random(1)
+    fleet = fleet_of(0, 1)
+    fleet[0].sent(50_000, NOW)
+    fleet[1].sent(10, NOW)
+    for replica in fleet:
+        books.add(replica)
+        policy.added(replica)
+    good = fleet[1] if better == "sal" else fleet[0]
+    context = Context(NOW, rng, books)
+    for number in range(2000):
+        request = Request(str(number), context.now, 100)
+        chosen = policy.choose(request, fleet, context)
+        books.first_token(request, context.now + (0.1 if chosen is good else 0.4) * rng.lognormvariate(0, 0.5))
+        context.now += 0.01
+    shares = policy.figures()
+
+    assert sum(shares.values()) == pytest.approx(1)
+    assert min(shares.values()) >= 0.01
+    assert shares[better] > 5 * shares["least-requests" if better == "sal" else "sal"]

@@ -4,7 +4,7 @@ The router and the simulator call the same objects with the same books. A decisi
 changes nothing but the policy's own state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -62,14 +62,21 @@ class Policy(Protocol):
         """
         return None
 
+    def figures(self) -> Mapping[str, float]:
+        """Return what it has learned, for people: `/status` shows it."""
+        return {}
+
     def added(self, replica: Replica) -> None:
         """A replica became a candidate."""
+        return
 
     def changed(self, replica: Replica) -> None:
         """The books of a candidate changed."""
+        return
 
     def removed(self, replica: Replica) -> None:
         """A replica is no longer a candidate."""
+        return
 
 
 class Ordering(Protocol):

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from halffull.core.contracts import Policy
 from halffull.core.entry import Entry
+from halffull.policies.adaptive import Adaptive, AdaptiveParameters
 from halffull.policies.halffull import Halffull, HalffullParameters
 from halffull.policies.kv_cost import KvCost, KvCostParameters
 from halffull.policies.least_kv import LeastKv
@@ -69,6 +70,7 @@ _ENTRIES = (
         HalffullParameters,
         gate="kv",
     ),
+    PolicyEntry("adaptive", "a mixture of others, learned from the times that were seen", Adaptive, AdaptiveParameters),
 )
 
 POLICIES: Mapping[str, PolicyEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
