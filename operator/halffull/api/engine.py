@@ -12,6 +12,18 @@ from halffull.engines.catalog import ENGINES
 
 EngineType = Annotated[str, OneOf(dict.fromkeys(ENGINES, ""))]
 Scheme = Literal["http", "https"]
+EnginePriority = Annotated[
+    str,
+    OneOf(
+        {
+            "keep": "what clients say reaches the engine",
+            "drop": "what clients say is taken out",
+            "send": "the ordering's rank, in place of what clients say",
+            "fill": "the ordering's rank where the client says nothing",
+        }
+    ),
+]
+_RANKING = sorted(name for name, adapter in ENGINES.items() if adapter.ranks)
 
 
 class Selector(Document):
@@ -60,6 +72,12 @@ class Engine(Document):
             lambda engine: engine.type != "simulated" or engine.scheme == "http",
             "scheme",
         ),
+        Rule(
+            f"priority send and fill are only possible with type {' and '.join(_RANKING)}",
+            f"!(self.priority in ['send', 'fill']) || self.type in {_RANKING}",
+            lambda engine: engine.priority not in {"send", "fill"} or engine.type in _RANKING,
+            "priority",
+        ),
     )
 
     type: EngineType = "vllm"
@@ -80,3 +98,5 @@ class Engine(Document):
     """Bearer token for halffull's own calls, such as metrics; clients' requests keep their own."""
     limits: EngineLimits = EngineLimits()
     """Overrides what the engine says of itself."""
+    priority: EnginePriority = "keep"
+    """The field `priority` of requests, by which an engine with `--scheduling-policy priority` serves what waits in it."""

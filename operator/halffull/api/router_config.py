@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from halffull.api.base import Document
-from halffull.api.engine import EngineLimits, EngineType, Scheme
+from halffull.api.engine import EngineLimits, EnginePriority, EngineType, Scheme
 from halffull.api.errors import UNKNOWN_FIELD, DocumentError, path, sentences
 from halffull.api.model_deployment import Tokenizer
 from halffull.api.router import AccessLog, Drain, Retries, RouterLimits
@@ -45,6 +45,8 @@ class EngineTarget(Document):
     """path of certificate authorities (PEM) in the router's container"""
     api_key_file: str | None = None
     """path of a file that holds the bearer token for the router's own calls"""
+    priority: EnginePriority = "keep"
+    """what becomes of the field `priority` of requests"""
 
 
 class RouterSettings(Document):

@@ -113,6 +113,7 @@ def _engine(deployment: ModelDeployment, endpoints: Sequence[str] | None, engine
         limits=limits(deployment, engine_args),
         ca_file=f"{CA_FOLDER}/{ca.key}" if ca else None,
         api_key_file=f"{API_KEY_FOLDER}/{api_key.key}" if api_key else None,
+        priority=engine.priority,
     )
 
 

@@ -99,6 +99,8 @@ class Adapter:
     defaults: Limits
     """assumed where neither the resource nor the arguments say it"""
     container: Container
+    ranks: bool = False
+    """whether it can serve what waits by the field `priority` of requests, lower first (an option of its own)"""
     metrics_path: str = "/metrics"
     sequence_flags: tuple[str, ...] = ()
     """arguments that set `max_sequences`"""

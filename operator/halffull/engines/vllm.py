@@ -21,7 +21,7 @@ TOKEN_SECONDS = Series((b"vllm:inter_token_latency_seconds_sum", b"vllm:time_per
 SEAMLESS = frozenset(
     {
         "model", "stream", "stream_options", "max_tokens", "min_tokens", "ignore_eos", "temperature", "top_p", "top_k",
-        "min_p", "seed", "stop", "user", "n",
+        "min_p", "seed", "stop", "user", "n", "priority",
     }
 )  # fmt: skip
 """fields whose meaning does not change where a text goes on elsewhere"""
@@ -130,6 +130,7 @@ VLLM = Adapter(
     paths=PATHS,
     prefixes={"/v1/responses/": STORED_RESPONSE},
     admin_paths=ADMIN_PATHS,
+    ranks=True,
     # what the API server sets on a GPU of less than 70 GB; larger ones take more, and say so by their arguments only
     defaults=Limits(max_sequences=256, max_batched_tokens=2048),
     sequence_flags=("--max-num-seqs", "--max-num-active-seqs"),
