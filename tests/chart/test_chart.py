@@ -173,7 +173,7 @@ def test_crds_are_kept_on_uninstall(render: Render, root: Path) -> None:
 def test_monitors_only_on_demand(render: Render) -> None:
     assert not of_kind(render(), "PodMonitor", "ServiceMonitor")
     monitors = of_kind(render(VARIANTS["monitoring"]), "PodMonitor", "ServiceMonitor")
-    assert names(monitors) == ["halffull-engines", "halffull-routers", "halffull"]
+    assert sorted(names(monitors)) == ["halffull", "halffull-adopted-routers", "halffull-engines", "halffull-routers"]
     assert all(monitor["metadata"]["labels"]["release"] == "prometheus" for monitor in monitors)
 
 
