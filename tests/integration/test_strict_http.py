@@ -262,6 +262,20 @@ async def test_a_refusal_without_a_body_costs_no_connection() -> None:
         assert [part[:3] for part in got.split(b"HTTP/1.1 ")[1:]] == [b"404", b"200"]
 
 
+@pytest.mark.parametrize(
+    ("request_line", "allow"),
+    [
+        (b"GET /v1/completions", "POST"),
+        (b"DELETE /v1/models", "GET, HEAD"),
+        (b"PUT /v1/responses/r", "DELETE, GET, POST"),
+    ],
+)
+async def test_another_method_is_told_which_are_right(request_line: bytes, allow: str) -> None:
+    async with world(Engine(whole(PLAIN))) as w:
+        status, headers, _ = parse(await w.raw(request_line + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+        assert (status, headers["allow"]) == (405, allow)
+
+
 async def test_what_an_engine_gets_is_written_anew() -> None:
     engine = Engine(whole(PLAIN))
     extra = (

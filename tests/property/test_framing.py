@@ -16,9 +16,10 @@ from halffull.core.errors import Failure
 from halffull.router import framing
 from halffull.router.client import Client, ClientLimits
 from halffull.router.head import Head
-from in_memory import Parsed, Transport, parse_body, parse_requests, parse_statuses
+from in_memory import Parsed, Transport, World, parse_body, parse_requests, parse_statuses
 from streams import NASTY, REQUESTS, cut, mutated
 
+ASK = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 1\r\n\r\nx"
 EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
@@ -172,3 +173,33 @@ def test_what_we_write_h11_reads(body: bytes, chunked: bool, status: int) -> Non
     ((method, target, headers, got),), why = parse_requests(request * 1)
     assert (method, target, got, why) == (b"POST", b"/v1/completions", body, "more")
     assert headers.count((b"content-length", b"%d" % len(body))) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.binary(min_size=1, max_size=80), max_size=5),
+    st.sampled_from("clx"),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_answers_of_engines_arrive_as_they_are(parts: list[bytes], framed_by: str, old: bool, seed: int) -> None:
+    """By chunks, length or close (x); to a client of HTTP/1.1 or an old one; in any reads."""
+    body = b"".join(parts)
+    framed = {
+        "c": b"transfer-encoding: chunked\r\n\r\n" + b"".join(map(framing.chunk, parts)) + framing.LAST_CHUNK,
+        "l": b"content-length: %d\r\n\r\n" % len(body) + body,
+        "x": b"\r\n" + body,
+    }
+    answer = b"HTTP/1.1 200 OK\r\n" + framed[framed_by]
+
+    async def ask() -> bytes:
+        world = World(answer)
+        world.engine.pieces = lambda data: cut(random.Random(seed), data, 9)
+        world.engine.ends = lambda _: framed_by == "x"
+        got = await world.send(ASK.replace(b"HTTP/1.1", b"HTTP/1.0") if old else ASK)
+        assert not world.leaks()
+        return got
+
+    got = asyncio.run(ask())
+    assert parse_statuses(got) == [200]
+    assert parse_body(got) == body
