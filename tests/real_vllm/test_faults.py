@@ -1,0 +1,167 @@
+"""Rows of the table of faults (core/faults.py) that a real vLLM can be brought to, through a real router process.
+
+Greedy answers repeat exactly, so the text of a stream that lost its replica is compared with the text of one that did not.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+
+from processes import Running
+from real_vllm.answers import Reply, ask, chat, client, completion, replica, until
+from real_vllm.conftest import Pool, Vllm
+from routers import status
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+StartRouter = Callable[..., Running]
+DRAINS = ("--shutdown-timeout", "30")
+TURNS = {"policy": "round-robin", "gate": "none", "signals": {"intervalSeconds": 0.5}}
+TOKENS = 160
+
+
+def requests(tokens: int = TOKENS) -> list[tuple[str, dict]]:
+    """Four of each API; with eight on two engines that run four at once all can start."""
+    return [kind(f"tell me of {number}", tokens) for number in range(4) for kind in (chat, completion)]
+
+
+async def expected(session: aiohttp.ClientSession, engine: Vllm) -> list[Reply]:
+    """What an engine says where nothing goes wrong, straight from it."""
+    return await asyncio.gather(*(ask(session, engine.url, request) for request in requests()))
+
+
+def assert_whole(answers: list[Reply], right: list[Reply]) -> None:
+    for answer, wanted in zip(answers, right, strict=True):
+        assert (answer.status, answer.error, answer.done) == (200, None, True)
+        assert len(answer.ids) == 1
+        assert (answer.finish, answer.usage) == (wanted.finish, wanted.usage)
+        assert answer.text == wanted.text
+
+
+async def stream_through(
+    session: aiohttp.ClientSession, router: Running, fault: Callable[[], None], tokens: int = TOKENS
+) -> list[Reply]:
+    """Send the eight streams; when each has some text, let the fault happen; return the answers."""
+    progress: list[list[int]] = [[] for _ in requests()]
+    running = [
+        asyncio.create_task(ask(session, router.url, request, seen))
+        for request, seen in zip(requests(tokens), progress, strict=True)
+    ]
+    async with asyncio.timeout(120):
+        while not all(seen and seen[-1] >= 8 for seen in progress):
+            await asyncio.sleep(0.01)
+    assert not any(task.done() for task in running), "the answers are too short for the fault to strike"
+    fault()
+    return await asyncio.gather(*running)
+
+
+async def test_overload(pool: Pool, start_router: StartRouter) -> None:
+    """What a full engine refuses goes to the other; where both refuse, the client gets one well-formed 503."""
+    full, other = pool.lend((), DRAINS)
+    router = start_router([full, other], scheduling=TURNS)
+    async with client() as session:
+        load = [asyncio.create_task(ask(session, full.url, completion("load", 2000))) for _ in range(12)]
+        await until(lambda: replica(router, full.address)["signals"]["running"] == 4)
+        plain = [ask(session, router.url, completion("plain", 4, stream=False)) for _ in range(4)]
+        answers = await asyncio.gather(*plain)
+        assert {(a.status, a.replica) for a in answers} == {(200, other.address)}
+        assert status(router)["requests"]["moved"].get("engine_busy", 0) >= 1
+        assert replica(router, full.address)["state"] == "Ready"
+        for task in load:
+            task.cancel()
+        await asyncio.gather(*load, return_exceptions=True)
+        await until(lambda: replica(router, full.address)["signals"]["running"] == 0)
+
+        burst = [chat(f"burst {n}", 24) if n % 4 else chat(f"burst {n}", 24, stream=False) for n in range(80)]
+        answers = await asyncio.gather(*(ask(session, router.url, request) for request in burst))
+    served = [a for a in answers if a.status == 200]
+    refused = [a for a in answers if a.status != 200]
+    assert len(served) >= 24
+    assert all(a.error is None and len(a.text) == 24 for a in served)
+    assert {(a.status, a.reason) for a in refused} == {(503, "engine_busy")}
+    assert all(int(a.retry_after or 0) >= 1 for a in refused)
+    # In both forms: 503 before the answer, and as the first event of a stream that began with 200.
+    assert {a.error["message"] for a in refused if a.error} == {"Every engine is busy.", "The engine took no request."}
+
+
+async def test_stopped_and_continued(pool: Pool, start_router: StartRouter) -> None:
+    """SIGSTOP: found by silence; its streams go on elsewhere; SIGCONT: it comes back."""
+    stopped, other = pool.lend((), DRAINS)
+    router = start_router([stopped, other], scheduling=TURNS)
+    async with client() as session:
+        right = await expected(session, other)
+        try:
+            answers = await stream_through(session, router, lambda: stopped.signal(signal.SIGSTOP))
+            assert replica(router, stopped.address)["state"] in {"Down", "Suspect"}
+        finally:
+            stopped.signal(signal.SIGCONT)
+        assert_whole(answers, right)
+        assert status(router)["requests"]["continued"] == 4
+        await until(lambda: replica(router, stopped.address)["state"] == "Ready")
+        assert (await ask(session, router.url, chat("again", 4))).status == 200
+
+
+async def test_aborted(pool: Pool, start_router: StartRouter) -> None:
+    """`finish_reason: abort`: what has text goes on elsewhere, what has none is sent elsewhere."""
+    engine, other = pool.lend((), DRAINS)
+    router = start_router([engine, other], scheduling=TURNS | {"policy": "least-requests"})
+    async with client() as session:
+        right = await expected(session, other)
+
+        async def abort() -> None:
+            async with session.post(engine.url + "/abort_requests", json={"request_ids": []}) as answer:
+                assert answer.status == 200
+
+        aborting: list[asyncio.Task[None]] = []
+        answers = await stream_through(session, router, lambda: aborting.append(asyncio.create_task(abort())))
+        await asyncio.gather(*aborting)
+    assert_whole(answers, right)
+    assert status(router)["requests"]["continued"] == 4
+    assert status(router)["requests"]["moved"]["engine_busy"] >= 4
+
+
+async def test_terminated_while_it_drains(pool: Pool, start_router: StartRouter) -> None:
+    """SIGTERM with a shutdown time-out: its streams end there; what it is sent meanwhile is aborted, and goes elsewhere."""
+    drains, other = pool.lend(DRAINS, ())
+    router = start_router([drains, other], scheduling=TURNS)
+    async with client() as session:
+        right = await expected(session, other)
+        late: list[asyncio.Task[Reply]] = []
+
+        def terminate() -> None:
+            drains.terminate()
+            late.extend(asyncio.create_task(ask(session, router.url, chat(f"late {n}", 8))) for n in range(8))
+
+        answers = await stream_through(session, router, terminate)
+        afterwards = await asyncio.gather(*late)
+    assert_whole(answers, right)
+    assert all(a.status == 200 and len(a.text) == 8 and a.finish == "length" for a in afterwards)
+    assert {a.replica for a in afterwards} == {other.address}
+
+
+async def test_killed(pool: Pool, start_router: StartRouter) -> None:
+    """Kill -9 in mid-stream: chat and completions go on elsewhere with the very text, and usage of the whole."""
+    killed, other = pool.lend(DRAINS, ())
+    router = start_router([killed, other], scheduling=TURNS)
+    async with client() as session:
+        right = await expected(session, other)
+        answers = await stream_through(session, router, lambda: killed.signal(signal.SIGKILL))
+        assert_whole(answers, right)
+        assert status(router)["requests"]["continued"] == 4
+        assert status(router)["requests"]["failed"] == {}
+        more = await asyncio.gather(*(ask(session, router.url, chat("more", 4)) for _ in range(8)))
+        assert {(a.status, a.replica) for a in more} == {(200, other.address)}
+
+
+async def test_terminated_and_mute(pool: Pool, start_router: StartRouter) -> None:
+    """SIGTERM as vLLM is by default: its core is gone, connections stay open and mute. What it held goes elsewhere."""
+    mute, other = pool.lend((), DRAINS)
+    router = start_router([mute, other], scheduling=TURNS)
+    async with client() as session:
+        right = await expected(session, other)
+        answers = await stream_through(session, router, mute.terminate)
+        assert_whole(answers, right)
+        assert status(router)["requests"]["continued"] == 4
+        await until(lambda: replica(router, mute.address)["state"] in {"Down", "Suspect"})
