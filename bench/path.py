@@ -16,7 +16,8 @@ from statistics import median
 
 from halffull.api.scheduling import Scheduling
 from halffull.core.books import Replica
-from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.dispatch import Dispatcher
+from halffull.core.limits import Limits
 from halffull.engines.catalog import ENGINES
 from halffull.router import scheduler
 from halffull.router.client import Client

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from halffull.core.books import Replica
-from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.dispatch import Dispatcher
 from halffull.core.gate import GATES, LimitParameters
+from halffull.core.limits import Limits
 from halffull.engines.catalog import ENGINES
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES

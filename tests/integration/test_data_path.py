@@ -10,7 +10,7 @@ import json
 import pytest
 
 from halffull.core.books import Replica
-from halffull.core.dispatch import Limits
+from halffull.core.limits import Limits
 from halffull.router.client import ClientLimits
 from scripted_engines import (
     ABORT,

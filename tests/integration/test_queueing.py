@@ -3,7 +3,7 @@
 import asyncio
 
 from halffull.core.books import Replica
-from halffull.core.dispatch import Limits
+from halffull.core.limits import Limits
 from scripted_engines import CHAT, PLAIN, Engine, hang, post, until, whole, world
 
 

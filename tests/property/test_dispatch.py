@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from halffull.core.books import Replica
-from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.dispatch import Dispatcher
 from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.faults import Blame, Fault
 from halffull.core.gate import GATES, LimitParameters
 from halffull.core.health import Verdict
+from halffull.core.limits import Limits
 from halffull.core.values import Request, State
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from halffull.core.books import Replica, prefill_work
-from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.dispatch import Dispatcher
 from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.faults import Fault
 from halffull.core.gate import GATES, LimitParameters
+from halffull.core.limits import Limits
 from halffull.core.page import Load, Page
 from halffull.core.peers import Peers
 from halffull.core.values import Request

@@ -5,7 +5,6 @@ need it now: CONNECTING ones are to be sent to their replica, FAILED ones to be 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from math import ceil
@@ -19,6 +18,7 @@ from halffull.core.estimators import Rate
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.faults import Blame, Fault
 from halffull.core.health import Verdict
+from halffull.core.limits import Limits
 from halffull.core.peers import Peers
 from halffull.core.placement import Placement
 from halffull.core.queue import Queue
@@ -28,28 +28,6 @@ PRIOR_DRAIN = 100.0
 """requests/s that a queue is taken to drain at, until some have been released"""
 PRIOR_RELEASES = 5.0
 """how much evidence outweighs that"""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the dispatcher lets happen; from `scheduling.queue` and `router.retries`."""
-
-    queue_requests: int = 1024
-    queue_bytes: int = 256 << 20
-    queue_timeout_s: float = 30.0
-    no_replica_s: float = 10.0
-    """how long a request waits while no replica is ready"""
-    queue_fair: bool = True
-    """callers take turns"""
-    ttft_goal_s: float | None = None
-    """time to the first token that users are promised"""
-    signals_s: float = float("inf")
-    """age from which policies go by the books instead of an engine's signals"""
-    attempts: int = 4
-    """replicas that are tried for one request"""
-    budget_percent: float = 20.0
-    budget_minimum: int = 10
-    """requests that may be sent again after a refusal, of all of ten seconds and in any case"""
 
 
 class Transition(NamedTuple):

@@ -24,7 +24,8 @@ from halffull.api.router import Drain
 from halffull.api.router_config import EngineTarget, RouterConfig, Source
 from halffull.api.scheduling import Scheduling
 from halffull.core.contracts import Rng
-from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.dispatch import Dispatcher
+from halffull.core.limits import Limits
 from halffull.engines.catalog import ENGINES
 from halffull.router import admin, metrics, scheduler, tracing
 from halffull.router.access_log import AccessLog

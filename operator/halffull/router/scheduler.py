@@ -9,8 +9,8 @@ from math import inf
 from halffull.api.router_config import RouterConfig
 from halffull.api.scheduling import Scheduling, parameters_of
 from halffull.core.contracts import Gate, Ordering, Policy
-from halffull.core.dispatch import Limits
 from halffull.core.gate import GATES
+from halffull.core.limits import Limits
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
 

@@ -5,8 +5,9 @@ from math import inf
 from halffull.api.scenario import Objective
 from halffull.api.scheduling import Scheduling, parameters_of
 from halffull.core.contracts import Rng
-from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.dispatch import Dispatcher
 from halffull.core.gate import GATES
+from halffull.core.limits import Limits
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
 

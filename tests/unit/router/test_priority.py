@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.dispatch import Dispatcher
 from halffull.core.gate import GATES
+from halffull.core.limits import Limits
 from halffull.core.values import Request
 from halffull.engines.base import Dialect, Path
 from halffull.engines.catalog import ENGINES

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from halffull.api.scheduling import Scheduling
 from halffull.core.books import Replica
-from halffull.core.dispatch import Dispatcher, Limits
+from halffull.core.dispatch import Dispatcher
+from halffull.core.limits import Limits
 from halffull.core.values import Request, Signals, State
 from halffull.router import admin, metrics, scheduler
 from halffull.router.config import Config
