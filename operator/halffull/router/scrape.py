@@ -126,7 +126,7 @@ class Scraper:
 
     def told(self, replica: Replica, signals: Signals, at: float, models: tuple[str, ...]) -> None:
         """An engine said this of itself at the time `at`, to us or to a peer."""
-        if at <= replica.signals_at:
+        if replica.signals is not None and at <= replica.signals_at:
             return
         replica.signals, replica.signals_at = signals, at
         if self._plan.limits.kv_tokens is None and signals.kv_tokens is not None:

@@ -21,6 +21,7 @@ from halffull.core.health import Verdict
 from halffull.core.values import Request, State
 from halffull.sim.demand import Demand
 from halffull.sim.engine_model import EngineSequence, Outcome
+from halffull.sim.engine_model import Phase as SequencePhase
 from halffull.sim.fleet import virtual_engines
 from halffull.sim.scheduler import dispatcher_of
 from halffull.sim.setting import Setting
@@ -120,6 +121,7 @@ class Simulation:
         replica = exchange.replica
         if replica is None:
             return ()
+        self._withdraw(demand)
         engine = self._by_name[replica.name]
         demand.page = engine.pages[int(demand.router * len(self.dispatchers))]
         demand.replica = engine.index
@@ -129,15 +131,28 @@ class Simulation:
         self._tell(demand, Entry.SENT)
         sequence = EngineSequence(demand.prompt_tokens, demand.output_tokens, demand.blocks, owner=demand)
         demand.sequence = sequence
+        demand.cached_estimate = exchange.cached_tokens
         if self._routers.dispatch_seconds:
             self._at(self.now + self._routers.dispatch_seconds, self._deliver, (engine, sequence))
         elif engine.submit(sequence, self.now):
             self._at_end_of(engine)
         return ()
 
+    def _withdraw(self, demand: Demand) -> None:
+        """End a request at the replica that it is moved from."""
+        sequence, demand.sequence = demand.sequence, None
+        if sequence is None:
+            return
+        self._tell(demand, Entry.UNSENT, cached_tokens=demand.cached_estimate)
+        engine = self.engines[demand.replica]
+        if sequence.phase is not SequencePhase.NEW and engine.withdraw(sequence, self.now):
+            self._at_end_of(engine)
+
     def _deliver(self, delivery: tuple[VirtualEngine, EngineSequence]) -> None:
         engine, sequence = delivery
         demand: Demand = sequence.owner
+        if demand.sequence is not sequence:
+            return  # it was moved meanwhile
         if not engine.down:
             if engine.submit(sequence, self.now):
                 self._at_end_of(engine)
@@ -148,6 +163,7 @@ class Simulation:
 
     def _not_started(self, dispatcher: Dispatcher, exchange: Exchange, fault: Fault) -> list[Exchange]:
         treatment = fault.treatment
+        exchange.host.sequence = None
         return dispatcher.not_started(exchange, Failure(treatment.reason, treatment.message), fault, self.now)
 
     def _end(self, demand: Demand) -> None:
@@ -185,9 +201,6 @@ class Simulation:
             demand.preemptions += sequence.preemptions
             demand.cached_tokens = sequence.cached_tokens
             self._finish(demand)
-        for dispatcher in self.dispatchers:
-            if len(dispatcher.queue):
-                self._carry_out(dispatcher, dispatcher.release(now))
 
     def _prefilled(self, sequence: EngineSequence) -> None:
         demand: Demand = sequence.owner
@@ -196,13 +209,17 @@ class Simulation:
             demand.first = self.now
         if not demand.stream or exchange is None or page is None:
             return
-        if exchange.phase is Phase.WAITING:
+        dispatcher = self._dispatcher(demand)
+        starts = exchange.phase is Phase.WAITING
+        if starts:
             self._tell(demand, Entry.STARTED)
-            self._dispatcher(demand).started(exchange, self.now)
+            dispatcher.started(exchange, self.now)
         page.replica.decode_tokens += 1
         page.grown += 1
         page.advancing += 1
         demand.advancing = True
+        if starts:
+            self._release(dispatcher)
 
     def _finish(self, demand: Demand) -> None:
         dispatcher, exchange = self._dispatcher(demand), demand.exchange
@@ -262,16 +279,20 @@ class Simulation:
         for dispatcher, page in zip(self.dispatchers, engine.pages, strict=True):
             page.replica.signals, page.replica.signals_at = signals, at
             dispatcher.refresh(page.replica, self.now)
+            if len(dispatcher.queue):
+                self._catch_up()
+                self._release(dispatcher)
 
     # --- several routers
 
-    def _tell(self, demand: Demand, entry: Entry, tokens: int = 0) -> None:
+    def _tell(self, demand: Demand, entry: Entry, tokens: int = 0, cached_tokens: int | None = None) -> None:
         """A router entered this in its books; the others hear of it later."""
         delay_s, exchange = self._routers.share_seconds, demand.exchange
         if delay_s is None or exchange is None or len(self.dispatchers) == 1:
             return
         sharing = self._sharing[demand.replica]
-        sharing.tell(int(demand.router * len(self.dispatchers)), entry, exchange, exchange.cached_tokens, tokens)
+        cached = exchange.cached_tokens if cached_tokens is None else cached_tokens
+        sharing.tell(int(demand.router * len(self.dispatchers)), entry, exchange, cached, tokens)
         if not sharing.due:
             sharing.due = True
             self._at(self.now + delay_s, self._share, demand.replica)
@@ -280,8 +301,7 @@ class Simulation:
         self._catch_up()
         self._sharing[index].deliver(self.now)
         for dispatcher in self.dispatchers:
-            if len(dispatcher.queue):
-                self._carry_out(dispatcher, dispatcher.release(self.now))
+            self._release(dispatcher)
 
     # --- trouble
 
@@ -335,6 +355,11 @@ class Simulation:
             self._carry_out(dispatcher, dispatcher.release(self.now))
 
     # --- inside
+
+    def _release(self, dispatcher: Dispatcher) -> None:
+        """Something changed: send what can go now."""
+        if len(dispatcher.queue):
+            self._carry_out(dispatcher, dispatcher.release(self.now))
 
     def _dispatcher(self, demand: Demand) -> Dispatcher:
         return self.dispatchers[int(demand.router * len(self.dispatchers))]
