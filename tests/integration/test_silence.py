@@ -70,7 +70,7 @@ async def hold_and_silence(
     headers = {"x-halffull-resume": resume}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90), headers=headers) as session:
         asked = [asyncio.create_task(chat(session, router, max_tokens=400)) for _ in range(20)]
-        await until(lambda: sum(r["decoding"] for r in status(router)["replicas"]) >= 8)
+        await until(lambda: all(r["decoding"] == 4 and r["inFlight"] == 10 for r in status(router)["replicas"]))
         os.kill(sick.process.pid, fault)
         await until(lambda: state(router, sick) in {"Suspect", "Down"})
         return await asyncio.gather(*asked)
