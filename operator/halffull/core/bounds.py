@@ -18,6 +18,15 @@ class Bounds:
     le: float | None = None
     lt: float | None = None
 
+    def admits(self, number: float) -> bool:
+        """Whether the number lies within."""
+        return (
+            (self.ge is None or number >= self.ge)
+            and (self.gt is None or number > self.gt)
+            and (self.le is None or number <= self.le)
+            and (self.lt is None or number < self.lt)
+        )
+
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Add the bounds to the number's schema (called by pydantic)."""
         schema = handler(source)

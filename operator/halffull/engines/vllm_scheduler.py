@@ -1,7 +1,7 @@
 """An ordering inside vLLM: `vllm serve --scheduler-cls halffull.engines.vllm_scheduler.Larry`. See docs/engine-ordering.md.
 
 vLLM admits what waits from the head of its queue and stops at the first request that does not fit, so the order of the queue
-decides who waits. `Larry` is vLLM's own scheduler with the queue put in order before each step; all else is vLLM's.
+decides who waits. `Larry` is vLLM's own scheduler with the queue put in order between steps; all else is vLLM's.
 vLLM's interface is not public: what is touched is `waiting` (and `skipped_waiting`, 0.20 to 0.26), `running`, `schedule`,
 and the use of the KV cache, which stand in 0.9 to 0.33. Needs nothing of halffull but core and orderings, no third party but
 vLLM; importing it without vLLM is harmless.
@@ -9,9 +9,11 @@ vLLM; importing it without vLLM is harmless.
 
 import random
 import time
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_type_hints
 
 from halffull.core.books import Books, Replica
+from halffull.core.bounds import Bounds
 from halffull.core.contracts import Context
 from halffull.core.values import Request
 from halffull.orderings.catalog import ORDERINGS
@@ -35,6 +37,8 @@ except ImportError:  # before vLLM 0.10
 OPTION = "halffull"
 """key of vLLM's `--additional-config` that holds the ordering's parameters"""
 QUEUES = ("waiting", "skipped_waiting")
+SHARE = 0.02
+"""of the time that may go into ordering: a thousand requests take 10 ms, and no step may begin meanwhile"""
 
 
 class _Step(NamedTuple):
@@ -45,7 +49,7 @@ class _Step(NamedTuple):
 
 
 class _Ordered:
-    """Puts the waiting queue in the order of an ordering before each step. To be mixed into a scheduler of vLLM."""
+    """Puts the waiting queue in the order of an ordering before a step. To be mixed into a scheduler of vLLM."""
 
     ordering_name: str
     waiting: Any
@@ -62,7 +66,7 @@ class _Ordered:
         config = kwargs["vllm_config"] if "vllm_config" in kwargs else args[0]
         entry = ORDERINGS[self.ordering_name]
         told = (getattr(config, "additional_config", None) or {}).get(OPTION, {})
-        self._ordering = entry.make(entry.parameters(**told) if entry.parameters and told else None)
+        self._ordering = entry.make(_parameters(entry.parameters, told) if told else None)
         self._engine = Replica("engine", "", 0)
         self._engine.kv_tokens = float((self.cache_config.num_gpu_blocks or 0) * self.cache_config.block_size) or None
         books = Books()
@@ -70,20 +74,27 @@ class _Ordered:
         self._context = Context(0.0, random.Random(0), books)
         self._known: dict[str, Request] = {}
         self._step = _Step(0.0, 0)
+        self._order_at = 0.0
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """Order what waits, then let vLLM decide."""
         now = time.time()  # the clock of `arrival_time`
         self._observe(now)
+        began = time.perf_counter()
+        if began >= self._order_at:
+            self._order_all()
+            self._order_at = began + (time.perf_counter() - began) / SHARE
+        output = super().schedule(*args, **kwargs)  # type: ignore[misc]
+        self._step = _Step(now, _prefill_tokens(output, self.running))
+        return output
+
+    def _order_all(self) -> None:
         queues = [getattr(self, name) for name in QUEUES if hasattr(self, name)]
         for queue in queues:
             if len(queue) > 1:
                 self._order(queue)
         if len(self._known) > 2 * sum(map(len, queues)):
             self._known = {r.request_id: self._request(r) for queue in queues for r in queue}
-        output = super().schedule(*args, **kwargs)  # type: ignore[misc]
-        self._step = _Step(now, _prefill_tokens(output, self.running))
-        return output
 
     def _observe(self, now: float) -> None:
         """Bring the books up to date: memory in use, and the speed of prefill where the last step did some."""
@@ -118,6 +129,16 @@ class _Ordered:
                 priority=waiting.priority,
             )
         return request
+
+
+def _parameters(kind: Any, told: Mapping[str, Any]) -> Any:
+    """Return an ordering's parameters. Raise ValueError where one is unknown or out of its bounds."""
+    hints = get_type_hints(kind, include_extras=True)
+    for name, value in told.items():
+        bounds = next((b for b in getattr(hints.get(name), "__metadata__", ()) if isinstance(b, Bounds)), Bounds())
+        if name not in hints or not (isinstance(value, int | float) and bounds.admits(value)):
+            raise ValueError(f"--additional-config, {OPTION}: {name}={value!r} is no parameter here or out of its bounds")
+    return kind(**told)
 
 
 def _prefill_tokens(output: Any, running: list[Any]) -> int:
