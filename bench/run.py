@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import fidelity
 import overload
 import path
 import policies
@@ -14,6 +15,7 @@ from proxy import compare
 QUESTIONS = {
     "policies": (policies, "what one decision of each policy costs"),
     "path": (path, "what a request and a chunk cost in the router's own code, without sockets"),
+    "fidelity": (fidelity, "whether the simulator's times to the first token are those of a real run"),
     "overload": (overload, "what three times the engines' capacity does to throughput, memory and refusals"),
     "proxy": (compare, "what a request and a streamed chunk cost the router, next to other proxies"),
 }

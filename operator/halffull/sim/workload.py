@@ -60,11 +60,11 @@ def poisson_times(count: int, rate: float, seed: int) -> list[float]:
 def recorded_times(calls: Sequence[Call], rate: float, seed: int) -> list[float]:
     """The recorded arrivals in the tempo that has `rate` a second on average, turned by a part of their length per seed.
 
-    Where calls have prompt blocks their order matters: arrivals are only spread at random inside their stamps.
+    Where calls have prompt blocks their order matters: further seeds only spread arrivals at random inside their stamps.
     """
     times = [call.at_s for call in calls]
     rng = Random(f"arrivals {seed}")
-    if any(call.blocks for call in calls):
+    if seed and any(call.blocks for call in calls):
         times = sorted(at + rng.random() * STAMP_S for at in times)
     elif seed:
         start = rng.randrange(len(times))
