@@ -9,10 +9,10 @@ ARGS ?=
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo test check format crds image e2e test-vllm fuzz bench constraints clean
+.PHONY: help venv binaries demo test check format crds image e2e test-vllm fuzz bench bench-proxy bench-policies constraints clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
 
 venv: ## create .venv, or bring it up to date
 	@hack/venv '$(PYTHON)'
@@ -46,14 +46,20 @@ image: ## build the container image $(IMAGE)
 e2e: venv binaries ## test $(IMAGE) on the cluster of $KUBECONFIG
 	IMAGE='$(IMAGE)' hack/with-kubernetes-clients .venv/bin/pytest -m e2e tests/e2e $(ARGS)
 
-test-vllm: venv ## test before real vLLMs: HALFFULL_VLLM_URLS='http://127.0.0.1:8001 http://127.0.0.1:8002'
-	.venv/bin/pytest -m vllm tests/clients $(ARGS)
+test-vllm: venv ## test with real vLLMs; $HALFFULL_VLLM_SERVE is a command `serve PORT [options of vllm serve]`
+	.venv/bin/pytest -m vllm tests/clients tests/real_vllm $(ARGS)
 
 fuzz: venv ## feed the data path a million mutated byte streams: ARGS='--seed 7 --streams 200000'
 	PYTHONPATH=tests .venv/bin/python tests/fuzz.py $(ARGS)
 
 bench: venv ## measure the router
 	.venv/bin/python bench/run.py $(ARGS)
+
+bench-proxy: venv ## measure the router next to other proxies
+	.venv/bin/python bench/run.py proxy $(ARGS)
+
+bench-policies: venv ## measure one decision of each policy
+	.venv/bin/python bench/run.py policies $(ARGS)
 
 constraints: ## write constraints.txt anew
 	hack/constraints "$${PYTHON:-python3.11}"

@@ -98,6 +98,8 @@ class Router:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._configured = asyncio.Event()
+        self._due = 0.0
+        """when the next tick is due"""
         self._kubernetes = session()
         now, rng = self._loop.time, random.Random()
         self._rng = rng
@@ -167,6 +169,7 @@ class Router:
                     options.host, options.port, tls.context if tls else None, reuse_port=options.reuse_port
                 )
                 await self._open_peers(stack)
+                self._due = self._loop.time()
                 self._tick()
                 self._announce(port, admin_port)
                 await self._stopping.wait()
@@ -262,7 +265,10 @@ class Router:
         self._scraper.plan.client.close()
 
     def _tick(self) -> None:
-        self._loop.call_later(TICK_S, self._tick)
+        now = self._loop.time()
+        self._proxy.telemetry.loop_delay.observe(max(now - self._due, 0.0))
+        self._due = now + TICK_S
+        self._loop.call_at(self._due, self._tick)
         self._proxy.tick()
         self._inspector.take()
 

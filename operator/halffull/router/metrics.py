@@ -5,6 +5,7 @@ paths of the engine's adapter, HTTP status codes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -61,6 +62,7 @@ class RouterCollector(Collector):
         yield up
         yield _counter("scrapes", "scrapes of engines' metrics", report.scraper.scrapes)
         yield _counter("scrape_failures", "scrapes that failed", report.scraper.failures)
+        yield _histogram("loop_delay_seconds", "how late the event loop was for a timer", report.telemetry.loop_delay)
         if report.sharing is not None:
             yield from _peers(report.sharing)
 
@@ -164,9 +166,14 @@ def _by_reason(name: str, text: str, rows: Iterable[tuple[str, int]]) -> Metric:
 def _histograms(name: str, text: str, rows: Sequence[tuple[str, Histogram]]) -> Metric:
     family = HistogramMetricFamily(PREFIX + name, text, labels=["replica"])
     for replica, histogram in rows:
-        total, buckets = 0, []
-        for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
-            total += count
-            buckets.append(("+Inf" if bound == float("inf") else repr(bound), total))
-        family.add_metric([replica], buckets=buckets, sum_value=histogram.sum)
+        family.add_metric([replica], buckets=_cumulated(histogram), sum_value=histogram.sum)
     return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(PREFIX + name, text, buckets=_cumulated(histogram), sum_value=histogram.sum)
+
+
+def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:
+    bounds = (*map(repr, histogram.bounds), "+Inf")
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))

@@ -84,6 +84,8 @@ class World:
         self.telemetry.failures["queue_full"] = 1
         self.telemetry.moves["engine_busy"] = 4
         self.telemetry.verdicts["a", "suspect"] = 1
+        for seconds in (0.002, 0.3):
+            self.telemetry.loop_delay.observe(seconds)
         for seconds in (0.1, 0.2, 0.3):
             self.telemetry.of("a").first_token(self.now, seconds)
         self.telemetry.of("a").first_token(self.now - 60, 9.0)
@@ -199,6 +201,9 @@ async def test_metrics_are_the_counters(world: World, client: TestClient[Any, An
     assert samples["halffull_router_source_up", "configuration"] == 1
     assert samples["halffull_router_source_up", "endpoints"] == 0
     assert samples["halffull_router_client_connections",] == 5
+    assert samples["halffull_router_loop_delay_seconds_bucket", "0.002"] == 1
+    assert samples["halffull_router_loop_delay_seconds_bucket", "+Inf"] == 2
+    assert samples["halffull_router_loop_delay_seconds_sum",] == pytest.approx(0.302)
     assert samples["halffull_router_requests_received_total",] == 3
     assert samples["halffull_router_answers_total", "/v1/completions", "200"] == 2
     assert samples["halffull_router_errors_total", "queue_full"] == 1
