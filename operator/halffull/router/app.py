@@ -11,7 +11,6 @@ import os
 import random
 import secrets
 import signal
-import sys
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -38,8 +37,10 @@ from halffull.router.engine_client import EngineClient
 from halffull.router.fleet import Fleet
 from halffull.router.inspector import Inspector
 from halffull.router.kube import ApiServer
+from halffull.router.output import Output
 from halffull.router.peering import Peering
 from halffull.router.proxy import Proxy, Settings
+from halffull.router.recording import Recorder
 from halffull.router.scrape import Plan, Scraper
 from halffull.router.status import Report
 from halffull.router.supervision import again
@@ -94,6 +95,7 @@ class Router:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._output = Output()
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -116,7 +118,14 @@ class Router:
         else:
             self._scraper = Scraper(plan, now, rng, self._proxy.refresh, owns=sharing.owns, share=sharing.scraped)
         self._fleet = Fleet(dispatcher.books, self._proxy, self._scraper, now)
-        access_log = AccessLog(sys.stdout.write, time.time, rng)
+        access_log = AccessLog(self._output.write, time.time, rng)
+        self._recorder = Recorder(
+            _recording(options),
+            self._proxy,
+            time.time,
+            secret=options.peering.token if options.peering else lambda: None,
+            always=options.record is not None,
+        )
         if options.traces and (spans := tracing.tracer(now, time.time)) is not None:
             self._proxy.witnesses.append(spans)
         source = options.source
@@ -237,7 +246,7 @@ class Router:
         host = self._options.host
         scheme = "https" if self._options.tls else "http"
         line = f"halffull router: serving {scheme}://{address(host, port)}, admin http://{address(host, admin_port)}"
-        print(line, flush=True)  # noqa: T201  # the command's one line of output
+        self._output.write(f"{line}\n")
         if self._options.ready_file:
             fresh = self._options.ready_file.with_suffix(".new")
             fresh.write_text(json.dumps({"port": port, "adminPort": admin_port, "pid": os.getpid()}))

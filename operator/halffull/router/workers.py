@@ -24,8 +24,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from halffull.router import merge
-from halffull.router.admin import DECISIONS_SHOWN, guard
+from halffull.router.admin import DECISIONS_SHOWN, guard, streamed
 from halffull.router.discovery import address
+from halffull.router.output import Output
 
 LOG = logging.getLogger(__name__)
 ANSWER_S = 5.0
@@ -126,7 +127,7 @@ class Workers:
             await asyncio.sleep(POLL_S)
         host = self._place.host
         line = f"halffull router: {self._count} workers serving {address(host, port)}, admin http://{address(host, admin_port)}"
-        print(line, flush=True)  # noqa: T201  # the command's one line of output
+        Output().write(f"{line}\n")
         if self._place.ready_file:
             fresh = self._place.ready_file.with_suffix(".new")
             fresh.write_text(json.dumps({"port": port, "adminPort": admin_port, "pid": os.getpid()}))
