@@ -40,7 +40,6 @@ from halffull.router.kube import ApiServer
 from halffull.router.output import Output
 from halffull.router.peering import Peering
 from halffull.router.proxy import Proxy, Settings
-from halffull.router.recording import Recorder
 from halffull.router.scrape import Plan, Scraper
 from halffull.router.status import Report
 from halffull.router.supervision import again
@@ -119,13 +118,6 @@ class Router:
             self._scraper = Scraper(plan, now, rng, self._proxy.refresh, owns=sharing.owns, share=sharing.scraped)
         self._fleet = Fleet(dispatcher.books, self._proxy, self._scraper, now)
         access_log = AccessLog(self._output.write, time.time, rng)
-        self._recorder = Recorder(
-            _recording(options),
-            self._proxy,
-            time.time,
-            secret=options.peering.token if options.peering else lambda: None,
-            always=options.record is not None,
-        )
         if options.traces and (spans := tracing.tracer(now, time.time)) is not None:
             self._proxy.witnesses.append(spans)
         source = options.source

@@ -24,7 +24,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from halffull.router import merge
-from halffull.router.admin import DECISIONS_SHOWN, guard, streamed
+from halffull.router.admin import DECISIONS_SHOWN, guard
 from halffull.router.discovery import address
 from halffull.router.output import Output
 
