@@ -9,7 +9,7 @@ ARGS ?=
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo test check format crds image e2e test-vllm fuzz bench bench-proxy bench-policies constraints clean
+.PHONY: help venv binaries demo test check format crds image e2e test-vllm fuzz bench bench-proxy bench-policies bench-schedulers constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ bench-proxy: venv ## measure the router next to other proxies
 
 bench-policies: venv ## measure one decision of each policy
 	.venv/bin/python bench/run.py policies $(ARGS)
+
+bench-schedulers: venv ## judge the schedulers by simulation: ARGS='--traces DIR', ARGS=--quick
+	.venv/bin/python bench/run.py schedulers $(ARGS)
 
 constraints: ## write constraints.txt anew
 	hack/constraints "$${PYTHON:-python3.11}"

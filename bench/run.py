@@ -1,4 +1,4 @@
-"""Measurements, one per question. `make bench` runs all; `make bench ARGS='proxy --rounds 3'` runs one, see `--help`."""
+"""Measurements, one per question. `make bench` runs all but `schedulers`; `make bench ARGS='proxy --rounds 3'` runs one, see `--help`."""
 
 import argparse
 import sys
@@ -11,12 +11,14 @@ import overload
 import path
 import policies
 from proxy import compare
+from schedulers import judge
 
 QUESTIONS = {
     "policies": (policies, "what one decision of each policy costs"),
     "path": (path, "what a request and a chunk cost in the router's own code, without sockets"),
     "fidelity": (fidelity, "whether the simulator's times to the first token are those of a real run"),
     "overload": (overload, "what three times the engines' capacity does to throughput, memory and refusals"),
+    "schedulers": (judge, "which scheduler is ahead in simulation, and whether the goals hold; 40 minutes"),
     "proxy": (compare, "what a request and a streamed chunk cost the router, next to other proxies"),
 }
 
@@ -29,7 +31,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.question is not None:
         return int(QUESTIONS[arguments.question][0].run(arguments))
-    return max(module.run(commands.choices[name].parse_args([])) for name, (module, _) in QUESTIONS.items())
+    return max(
+        module.run(commands.choices[name].parse_args([]))
+        for name, (module, _) in QUESTIONS.items()
+        if name != "schedulers"
+    )
 
 
 if __name__ == "__main__":

@@ -302,3 +302,23 @@ def test_adaptive_learns_which_base_is_better(better: str) -> None:
     assert sum(shares.values()) == pytest.approx(1)
     assert min(shares.values()) >= 0.01
     assert shares[better] > 5 * shares["least-requests" if better == "sal" else "sal"]
+
+
+@pytest.mark.parametrize("size", [4, 100])
+def test_sal_with_prefixes_takes_the_replica_that_holds_the_prompt_unless_it_has_more_to_do(size: int) -> None:
+    policy = POLICIES["sal"].make(SalParameters(prefixes=True))
+    assert policy.reads_prefixes
+    assert not POLICIES["sal"].make().reads_prefixes
+    fleet, books = fleet_of(*[0] * size), Books()
+    for replica in fleet:
+        books.add(replica)
+        policy.added(replica)
+    request = Request("id", NOW, 1000, blocks=tuple(range(9)), block_tokens=100)
+    books.prefixes.insert("r2", request, None)
+    context = Context(NOW, random.Random(1), books)
+
+    assert policy.choose(request, fleet, context).name == "r2"
+
+    fleet[2].sent(950, NOW)
+    policy.changed(fleet[2])
+    assert policy.choose(request, fleet, context).name != "r2"

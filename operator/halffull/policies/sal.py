@@ -22,14 +22,17 @@ class SalParameters:
 
     memory_weight: Annotated[float, Bounds(ge=0, le=10)] = 1.0
     """factor on the memory bound; 0 leaves the compute bound alone"""
+    prefixes: bool = False
+    """whether what a replica is taken to hold of a prompt in its prefix cache costs no compute; every prompt is then hashed"""
 
 
 class Sal(Ranked):
     """Intent: least wait for the first token. Inputs: Q, QK, KD, K, v, n. Cost: see `_search`; one pass on small fleets.
 
-    Use it by default. The wait is the larger of two bounds: the prompt tokens queued before the first token, own
-    included, over the learned prefill speed; and the KV tokens missing over the speed at which KV was freed lately.
-    Ties go to the fewest requests in flight, then to any. Unknown KV capacity: the compute bound alone.
+    Use it by default; where prompts share beginnings, with parameter `prefixes`. The wait is the larger of two bounds: the
+    prompt tokens queued before the first token, own included, over the learned prefill speed; and the KV tokens missing over
+    the speed at which KV was freed lately. Ties go to the fewest requests in flight, then to any. Unknown KV capacity: the
+    compute bound alone.
 
     Source: SAL of arXiv 2410.17840 gives the idea; the formula is our reading.
     """
@@ -37,6 +40,7 @@ class Sal(Ranked):
     def __init__(self, parameters: SalParameters) -> None:
         super().__init__()
         self._memory_weight = parameters.memory_weight
+        self.reads_prefixes = parameters.prefixes
 
     def key(self, replica: Replica) -> Key:
         """Return class of speed, queued tokens, slowness within the class, requests in flight."""
@@ -45,14 +49,19 @@ class Sal(Ranked):
 
     def choose(self, request: Request, candidates: Sequence[Replica], context: Context) -> Replica:
         """Return the candidate with the least bound on its wait, in seconds."""
+        cached = context.books.prefixes.matches(request)
         ranking = self.ranking(candidates)
         if ranking is not None:
-            return self._search(ranking, request.prompt_tokens, context)
+            best = self._search(ranking, request.prompt_tokens, context)
+            if not cached:
+                return best
+            candidates = [best, *(replica for replica in candidates if replica.name in cached)]
         own, weight, now = request.prompt_tokens, self._memory_weight, context.now
         ties: list[Replica] = []
         least, fewest = END, 0
         for replica in candidates:
-            wait = (replica.prefill_tokens + own) / replica.prefill_rate
+            uncached = own - cached.get(replica.name, 0) if cached else own
+            wait = (replica.prefill_tokens + uncached) / replica.prefill_rate
             if replica.kv_tokens is not None:
                 missing = replica.waiting_prompt_tokens + own - (replica.kv_tokens - replica.decode_tokens)
                 if missing > 0:

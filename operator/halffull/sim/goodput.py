@@ -1,16 +1,28 @@
-"""The largest load at which a contender meets the objective: bisection, for each seed. Called by `simulate`."""
+"""The largest load at which a contender meets the objective, for each seed. Called by `simulate`, and by benchmarks."""
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from halffull.api.scenario import Contender
-from halffull.sim.measure import play
+from halffull.sim.measure import Figures, play
 from halffull.sim.setting import Setting
 
 STEP = 0.01
 LARGEST = 2.56
-"""loads are searched among multiples of STEP up to here, 8 runs for each seed"""
+"""loads are searched among multiples of STEP up to here"""
+FIRST_WIDTH = 4
+"""steps from the first guess to the second; then twice as many, until the answer is between two loads"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found."""
+
+    load: float
+    """0: not even the smallest load meets the objective"""
+    figures: Figures | None
+    """of the run at that load"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +48,7 @@ def goodputs(setting: Setting, jobs: int, done: Callable[[], None]) -> list[Good
             pool.submit(largest_load, setting, contender, seed): (contender.name, seed) for contender, seed in tasks
         }
         for future in as_completed(futures):
-            loads[futures[future]] = future.result()
+            loads[futures[future]] = future.result().load
             done()
     return [
         Goodput(contender.name, tuple(loads[contender.name, seed] for seed in range(scenario.seeds)))
@@ -44,17 +56,24 @@ def goodputs(setting: Setting, jobs: int, done: Callable[[], None]) -> list[Good
     ]
 
 
-def largest_load(setting: Setting, contender: Contender, seed: int) -> float:
-    """Bisect; takes it that a load which meets the objective does so at all smaller ones."""
-    low, high = 0, round(LARGEST / STEP)
+def largest_load(setting: Setting, contender: Contender, seed: int, near: float = 0.9) -> Found:
+    """Search outwards from `near`, then bisect.
+
+    Takes it that a load which meets the objective does so at all smaller ones.
+    """
+    low, high, width, met = 0, round(LARGEST / STEP), FIRST_WIDTH, None
+    at = min(max(round(near / STEP), 1), high - 1)
     while high - low > 1:
-        middle = (low + high) // 2
-        if _meets(setting.at_load(middle * STEP), contender, seed):
-            low = middle
+        figures = play(setting.at_load(at * STEP), contender, seed).figures
+        if figures.good >= setting.scenario.objective.share:
+            low, met = at, figures
         else:
-            high = middle
-    return low * STEP
-
-
-def _meets(setting: Setting, contender: Contender, seed: int) -> bool:
-    return play(setting, contender, seed).figures.good >= setting.scenario.objective.share
+            high = at
+        if low == 0:
+            at = max(high - width, 1)
+        elif high * STEP >= LARGEST:
+            at = min(low + width, high - 1)
+        else:
+            at = (low + high) // 2
+        width *= 2
+    return Found(low * STEP, met)

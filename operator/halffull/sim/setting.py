@@ -87,7 +87,7 @@ def setting(scenario: Scenario) -> Setting:
     poisson = preset.poisson if scenario.arrivals is None else scenario.arrivals == "poisson"
     if not poisson and not pool[-1].at_s:
         raise SettingError(
-            f"workload {scenario.workload} needs recorded arrivals: give --trace with a file that has them, or --arrivals poisson"
+            f"workload {scenario.workload} needs recorded arrivals: give --trace with {_file(preset)}, or --arrivals poisson"
         )
     if poisson:
         calls = tuple(workload.repeated(pool, scenario.requests or max(len(pool), DEFAULT_REQUESTS)))
@@ -111,6 +111,10 @@ def _pool(scenario: Scenario, preset: Preset) -> tuple[Call, ...]:
     if lengths.recorded is not None:
         return tuple(recorded_lengths(lengths.recorded))
     raise SettingError(f"workload {scenario.workload} needs its trace: give --trace with the path of {lengths.file}")
+
+
+def _file(preset: Preset) -> str:
+    return preset.lengths.file if isinstance(preset.lengths, Trace) else "a file that has them"
 
 
 def _check_size(calls: Sequence[Call], profile: Profile) -> None:
