@@ -187,6 +187,11 @@ class Replica:
         self._kv_freed.add(kv_tokens, 0.0, now)
 
     @property
+    def busy_since(self) -> float:
+        """When its last first token came, or its work began."""
+        return self._busy_since
+
+    @property
     def own(self) -> Page:
         """The part of this router."""
         total = Load(

@@ -52,6 +52,9 @@ class Policy(Protocol):
     reads_prefixes: bool = False
     """whether it needs `Request.blocks`; the host computes none otherwise"""
 
+    max_moves: int = 0
+    """times that a request which waits in an engine may be moved to a replica that would start it earlier; see `redispatch`"""
+
     def choose(self, request: Request, candidates: Sequence[Replica], context: Context) -> Replica:
         """Return one of `candidates` (never empty: all are ready and their gate is open)."""
 

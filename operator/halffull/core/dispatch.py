@@ -1,7 +1,8 @@
 """Who runs what, and when: moves every exchange through its phases and keeps the books, the queue and the candidates true.
 
 Pure and synchronous. The host (router or simulator) reports what happened with the time, and gets back the exchanges that
-need it now: CONNECTING ones are to be sent to their replica, FAILED ones to be answered with their failure.
+need it now: CONNECTING ones are to be sent to their replica (and ended at the one before, if they were moved), FAILED ones to
+be answered with their failure.
 """
 
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from halffull.core.limits import Limits
 from halffull.core.peers import Peers
 from halffull.core.placement import Placement
 from halffull.core.queue import Queue
+from halffull.core.redispatch import Redispatch
 from halffull.core.values import Request, State
 
 PRIOR_DRAIN = 100.0
@@ -49,6 +51,7 @@ class Dispatcher:
         self._context = Context(0.0, rng, self.books, limits.ttft_goal_s, limits.signals_s)
         self._ready_seen = 0.0
         self._budget = Budget(limits.budget_percent, limits.budget_minimum)
+        self._redispatch = Redispatch()
         self._released = Rate(10.0)
         self._released_at = 0.0
         self._presumptions: list[tuple[float, int, Exchange]] = []
@@ -79,6 +82,7 @@ class Dispatcher:
         """Take a request in; the exchange comes back CONNECTING, QUEUED or FAILED."""
         exchange = Exchange(request, host)
         self._budget.arrived(now)
+        self._redispatch.arrived(now)
         if len(self.queue) < self._placement.window and self._assign(exchange, now):
             return exchange
         if (failure := self._full(request)) is not None:
@@ -92,6 +96,8 @@ class Dispatcher:
         exchange.phase = Phase.WAITING
         exchange.sent_at = now
         replica = exchange.replica
+        if replica is not None:
+            self._redispatch.sent(exchange, replica)
         if replica is not None and not exchange.request.stream:
             guess = now + replica.work_left(now) / replica.prefill_rate
             heappush(self._presumptions, (guess, next(self._ticket), exchange))
@@ -103,6 +109,7 @@ class Dispatcher:
             return
         exchange.phase = Phase.STREAMING
         exchange.started_at = now
+        self._redispatch.left(exchange, replica)
         if replica.health.succeeded():
             self._note(replica, "its trial went well")
             self.refresh(replica, now)
@@ -147,7 +154,7 @@ class Dispatcher:
             self._blame(replica, fault, now, pause_s)
             exchange.avoid |= {replica.name}
         spent = fault.treatment.blame is Blame.BUSY and not self._budget.take(now)
-        if spent or exchange.attempts >= self._limits.attempts or not exchange.request.resendable:
+        if spent or exchange.attempts - exchange.moves >= self._limits.attempts or not exchange.request.resendable:
             self._fail(exchange, failure)
             return [exchange, *self.release(now)]
         exchange.phase = Phase.QUEUED
@@ -172,7 +179,7 @@ class Dispatcher:
             elif replica.place < 0:
                 self.refresh(replica, now)
         self._placement.stir()
-        return [*self._give(now), *self._expire(now)]
+        return [*self._give(now), *self._expire(now), *self._move(now)]
 
     def release(self, now: float) -> list[Exchange]:
         """Give queued requests to candidates, in order, while there are both, and no peer's request waits longer."""
@@ -271,10 +278,24 @@ class Dispatcher:
 
     def _assign(self, exchange: Exchange, now: float) -> bool:
         """Give the request to a replica; return whether there was one for it."""
-        request, placement = exchange.request, self._placement
-        replica = placement.choose(exchange, self.at(now))
+        replica = self._placement.choose(exchange, self.at(now))
         if replica is None:
             return False
+        self._bind(exchange, replica, now)
+        return True
+
+    def _move(self, now: float) -> list[Exchange]:
+        """Take what has not started to replicas that start it earlier, or from replicas that leave."""
+        moved = []
+        for exchange, replica in self._redispatch.moves(self._placement, self.at(now), queued=len(self.queue) > 0):
+            self._release(exchange, now)
+            exchange.moves += 1
+            self._bind(exchange, replica, now)
+            moved.append(exchange)
+        return moved
+
+    def _bind(self, exchange: Exchange, replica: Replica, now: float) -> None:
+        request, placement = exchange.request, self._placement
         exchange.replica = replica
         exchange.phase = Phase.CONNECTING
         exchange.attempts += 1
@@ -285,7 +306,6 @@ class Dispatcher:
         self._changed(replica)
         if not placement.open(replica) or replica.health.verdict is not Verdict.WELL:
             placement.withdraw(replica)
-        return True
 
     def _done(self, exchange: Exchange, now: float) -> list[Exchange]:
         self._release(exchange, now)
@@ -301,6 +321,7 @@ class Dispatcher:
         if exchange.phase is Phase.STREAMING or exchange.presumed:
             self.books.ended(replica, tokens + exchange.tokens, exchange.started_at, now)
         else:
+            self._redispatch.left(exchange, replica)
             replica.unsent(tokens, exchange.cached_tokens)
         exchange.replica = None
         exchange.presumed = False
@@ -312,6 +333,7 @@ class Dispatcher:
     def _presume(self, exchange: Exchange, now: float) -> None:
         if exchange.phase is Phase.WAITING and not exchange.presumed and exchange.replica is not None:
             exchange.presumed = True
+            self._redispatch.left(exchange, exchange.replica)
             exchange.replica.started(exchange.request.prompt_tokens, now, exchange.cached_tokens)
             self._changed(exchange.replica)
 

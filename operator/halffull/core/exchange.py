@@ -9,7 +9,9 @@ from halffull.core.values import Request
 
 
 class Phase(Enum):
-    """Where a request stands. Back edges: WAITING or CONNECTING to QUEUED when it is moved."""
+    """Where a request stands. Back edges: WAITING or CONNECTING to QUEUED when its replica failed it, WAITING to
+    CONNECTING when it is moved, STREAMING to QUEUED when it goes on elsewhere.
+    """
 
     QUEUED = "queued"
     """waits in the router for a replica"""
@@ -37,6 +39,7 @@ class Exchange:
         "cached_tokens",
         "failure",
         "host",
+        "moves",
         "offered",
         "phase",
         "presumed",
@@ -55,6 +58,8 @@ class Exchange:
         self.replica: Replica | None = None
         self.attempts = 0
         """times it was given to a replica"""
+        self.moves = 0
+        """times it was taken from a replica that had not failed it"""
         self.avoid: frozenset[str] = frozenset()
         """names of replicas that failed it"""
         self.cached_tokens = 0

@@ -95,6 +95,12 @@ class Placement:
             None if len(ready) < len(candidates) and self._worth_holding(request, best, candidates, context) else best
         )
 
+    def others(self, exchange: Exchange, context: Context) -> list[Replica]:
+        """Return the replicas that could take a request from its own now."""
+        source, avoid = exchange.replica, exchange.avoid
+        others = [r for r in self.candidates if r is not source and r.name not in avoid]
+        return self._admitted(exchange.request, others, context) if self.gate.late else others
+
     def _allowed(self, exchange: Exchange) -> Sequence[Replica]:
         candidates = self.candidates
         if exchange.avoid:

@@ -13,7 +13,7 @@ from halffull.policies.least_kv import LeastKv
 from halffull.policies.least_prefill import LeastPrefill
 from halffull.policies.least_requests import LeastRequests
 from halffull.policies.least_tokens import LeastTokens
-from halffull.policies.llumnix import Llumnix
+from halffull.policies.llumnix import Llumnix, LlumnixParameters
 from halffull.policies.power_of_two import PowerOfTwo, PowerOfTwoParameters
 from halffull.policies.preble import Preble, PrebleParameters
 from halffull.policies.predicted_ttft import PredictedTtft, PredictedTtftParameters
@@ -43,7 +43,7 @@ _ENTRIES = (
     PolicyEntry("least-kv", "the least KV cache in use, from signals", LeastKv),
     PolicyEntry("least-prefill", "the fewest prompt tokens that wait for their first token", LeastPrefill),
     PolicyEntry("least-tokens", "the fewest tokens held, waiting or decoding", LeastTokens),
-    PolicyEntry("llumnix", "the most free KV cache per request", Llumnix),
+    PolicyEntry("llumnix", "the most free KV cache per request", Llumnix, parameters=LlumnixParameters),
     PolicyEntry("kv-cost", "the fewest tokens to prefill and to hold together", KvCost, KvCostParameters),
     PolicyEntry(
         "weighted-scores",

@@ -13,6 +13,8 @@ class HalffullParameters:
 
     own_weight: Annotated[float, Bounds(ge=0, le=100)] = 3.0
     """what a second of the request's own prefill counts for beyond its wait, in seconds: it delays those that come after"""
+    max_moves: Annotated[int, Bounds(ge=0, le=3)] = 3
+    """times that a request which waits in an engine may be moved to a replica that would start it earlier; 0: never"""
 
 
 class Halffull(PredictedTtft):
@@ -24,8 +26,10 @@ class Halffull(PredictedTtft):
     within 5 ms cost a tenth of its p99.
 
     A request is bound to a replica as late as the engine does not idle for it: until then it can still go to whichever is
-    free first, and memory is promised to no more than fit. Source: ours.
+    free first, and memory is promised to no more than fit. What waits in an engine all the same, since its replica turned out
+    slower than was thought, is moved. Source: ours.
     """
 
     def __init__(self, parameters: HalffullParameters) -> None:
         super().__init__(PredictedTtftParameters(own_weight=parameters.own_weight))
+        self.max_moves = parameters.max_moves

@@ -22,7 +22,6 @@ from halffull.router.dialect import Event
 from halffull.router.framing import Headers
 from halffull.router.head import Head
 from halffull.router.resume import Continuation
-from halffull.router.telemetry import Decision
 from halffull.router.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -120,11 +119,9 @@ class Passage:
 
     def send(self, exchange: Exchange, replica: Replica) -> None:
         """The dispatcher chose `replica`: send on an idle connection, or open one."""
-        proxy, now = self._proxy, self._proxy.clock()
-        proxy.telemetry.decisions.append(
-            Decision(now, self.request_id, replica.name, exchange.attempts, now - self.arrived,
-                     exchange.request.prompt_tokens, replica.in_flight, replica.prefill_tokens)
-        )  # fmt: skip
+        proxy = self._proxy
+        if self._upstream is not None:
+            self._take_back("moved")
         upstream = proxy.engines.take(replica)
         if upstream is None:
             proxy.engines.connect(replica, self, exchange.attempts)
@@ -290,20 +287,23 @@ class Passage:
 
     def _fault(self, fault: Fault, detail: str = "", pause_s: float = 0.0) -> None:
         """Do what the table of faults says: try elsewhere what has not started, continue elsewhere or end what has."""
-        exchange, treatment = self.exchange, fault.treatment
+        proxy, exchange, treatment = self._proxy, self.exchange, fault.treatment
         if exchange is None or exchange.replica is None:
             return
         message = f"{treatment.message}: {detail}." if detail else f"{treatment.message}."
         retry_after_s = max(ceil(pause_s), 1) if treatment.blame is Blame.BUSY else None
         failure = Failure(treatment.reason, message, retry_after_s=retry_after_s)
-        self._proxy.telemetry.of(exchange.replica.name).failures += 1
+        proxy.telemetry.of(exchange.replica.name).failures += 1
         if self._flowing and not self._continue(failure, fault):
             return
-        self._drop_upstream()
-        self._answer = Answer()  # what came so far does not count
-        self._proxy.telemetry.moves[treatment.reason.header] += 1
-        proxy = self._proxy
+        self._take_back(treatment.reason.header)
         proxy.carry_out(proxy.dispatcher.not_started(exchange, failure, fault, proxy.clock(), pause_s))
+
+    def _take_back(self, why: str) -> None:
+        """End it where it was sent; what came from there so far does not count."""
+        self._drop_upstream()
+        self._answer = Answer()
+        self._proxy.telemetry.moves[why] += 1
 
     def _continue(self, failure: Failure, fault: Fault) -> bool:
         """Make this request the one that goes on from what the client has; if it cannot, end the answer."""

@@ -222,6 +222,7 @@ class Proxy:
         for exchange in exchanges:
             passage: Passage = exchange.host
             if exchange.phase is Phase.CONNECTING and exchange.replica is not None:
+                self.telemetry.decided(exchange, exchange.replica, self.clock())
                 passage.send(exchange, exchange.replica)
             elif exchange.failure is not None:
                 passage.fail(exchange.failure)

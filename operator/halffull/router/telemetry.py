@@ -5,6 +5,10 @@ from collections import Counter, deque
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+from halffull.core.books import Replica
+from halffull.core.exchange import Exchange
+from halffull.core.values import Request
+
 TTFT_BUCKETS = (
     0.01,
     0.025,
@@ -140,7 +144,7 @@ class Telemetry:
         self.failures: Counter[str] = Counter()
         """reasons of errors that the router itself answered"""
         self.moves: Counter[str] = Counter()
-        """reasons for trying another replica"""
+        """reasons for trying another replica; `moved`: another starts it earlier, or its own leaves"""
         self.continued = 0
         """times that a started stream went on at another replica"""
         self.verdicts: Counter[tuple[str, str]] = Counter()
@@ -156,6 +160,14 @@ class Telemetry:
         if found is None:
             found = self.replicas[replica] = ReplicaCounters()
         return found
+
+    def decided(self, exchange: Exchange, replica: Replica, now: float) -> None:
+        """A request was given to a replica."""
+        request = exchange.request
+        self.decisions.append(
+            Decision(now, request.id, replica.name, exchange.attempts, now - request.arrived,
+                     request.prompt_tokens, replica.in_flight, replica.prefill_tokens)
+        )  # fmt: skip
 
     def keep(self, replicas: AbstractSet[str]) -> None:
         """Forget the counters of all other replicas, which have left: names of pods are without bound."""

@@ -34,6 +34,8 @@ class Demand:
     sequence: EngineSequence | None = None
     page: "Page | None" = None
     """where its router books it now"""
+    cached_estimate: int = 0
+    """tokens of its prompt that the books take its replica to have cached"""
     advancing: bool = False
     """whether its replica's books grow by one token a step for it"""
 
@@ -43,6 +45,8 @@ class Demand:
     """when its answer was complete"""
     failure: str = ""
     """reason of its failure"""
+    moves: int = 0
+    """times that it was moved before it started"""
     preemptions: int = 0
     cached_tokens: int = 0
     replica: int = -1

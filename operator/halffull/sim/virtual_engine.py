@@ -66,6 +66,13 @@ class VirtualEngine:
         self.model.submit(sequence)
         return self.ends != before
 
+    def withdraw(self, sequence: EngineSequence, now: float) -> bool:
+        """Forget a sequence that has not started; return whether `ends` is another now."""
+        before = self.ends
+        self._cut(now)
+        self.model.cancel(sequence)
+        return self.ends != before
+
     def begin(self, now: float) -> bool:
         """Start what comes next; return whether there is something."""
         seconds = self.model.start(UNBOUNDED)
