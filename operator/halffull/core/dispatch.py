@@ -72,9 +72,9 @@ class Dispatcher:
         return self._placement.gate
 
     @property
-    def reads_prefixes(self) -> bool:
-        """Whether requests need `blocks`."""
-        return self._placement.policy.reads_prefixes
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._placement.policy
 
     # --- what the host reports of requests
 

@@ -99,7 +99,7 @@ class Simulation:
             priority=demand.priority,
             caller=demand.caller,
             session=demand.session,
-            blocks=demand.blocks if dispatcher.reads_prefixes else (),
+            blocks=demand.blocks if dispatcher.policy.reads_prefixes else (),
             block_tokens=BLOCK_TOKENS,
         )
         exchange = dispatcher.arrive(request, now, demand)
