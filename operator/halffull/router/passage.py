@@ -107,7 +107,7 @@ class Passage:
             priority=self._priority,
             caller=prompt.caller(self._head.fields, read.user),
             session=prompt.session(self._head.fields, read.user),
-            blocks=blocks_of(self._body, proxy.block_key) if proxy.dispatcher.reads_prefixes else (),
+            blocks=blocks_of(self._body, proxy.block_key) if proxy.dispatcher.policy.reads_prefixes else (),
             block_tokens=max(1, round(BLOCK_BYTES / proxy.ratio.value)),
             pinned=proxy.maker(read.continues or self._head.path.rpartition("/")[2]),
         )

@@ -73,6 +73,7 @@ class Report:
             "draining": self._draining(),
             "sources": {name: {"error": error or None} for name, error in self.sources.items()},
             "peers": peers.status(self.sharing),
+            "learned": {name: round(value, 4) for name, value in self.dispatcher.policy.figures().items()},
             "queue": {"requests": len(queue), "bytes": queue.bytes},
             "replicas": [self._replica(replica) for _, replica in sorted(self.fleet.replicas.items())],
             "requests": {

@@ -103,6 +103,14 @@ async def client(world: World) -> AsyncIterator[TestClient[Any, Any]]:
         yield made
 
 
+def test_status_shows_what_the_policy_has_learned(world: World) -> None:
+    assert world.report.document()["learned"] == {}
+    made = scheduler.build(Scheduling(policy="adaptive"))
+    world.dispatcher.configure(made.policy, made.ordering, made.gate, Limits(), world.now)
+    learned = world.report.document()["learned"]
+    assert learned == dict.fromkeys(["sal", "predicted-ttft", "kv-cost", "least-requests"], 0.25)
+
+
 def test_status_of_a_router_that_serves(world: World) -> None:
     world.serve()
     document = world.report.document()
