@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scripted_engines import ABORT, DONE, ROLE, Answer, Engine, stream, whole, world
+from scripted_engines import ABORT, DEAD, DONE, PLAIN, ROLE, Answer, Engine, stream, whole, world
 
 
 def said(*words: str, finish: str | None = None) -> tuple[bytes, ...]:
@@ -33,15 +33,16 @@ def text_of(body: bytes) -> str:
 @pytest.mark.parametrize(
     "broken",
     [
-        stream(ROLE, *said("a ", "b "), end=False),
-        stream(ROLE, *said("a ", "b ")),
-        stream(ROLE, *said("a ", "b "), said("c ")[0][:40], end=False),
-        stream(ROLE, *said("a ", "b "), ABORT, DONE),
+        stream(ROLE, *said("a", " b"), end=False),
+        stream(ROLE, *said("a", " b")),
+        stream(ROLE, *said("a", " b"), said(" c")[0][:40], end=False),
+        stream(ROLE, *said("a", " b"), ABORT, DONE),
+        stream(ROLE, *said("a", " b"), DEAD, DONE),
     ],
-    ids=["closed", "ended-early", "mid-event", "aborted"],
+    ids=["closed", "ended-early", "mid-event", "aborted", "dead"],
 )
 async def test_a_started_stream_goes_on_elsewhere_unbroken(broken: Answer) -> None:
-    going_on = stream(ROLE, *(event.replace(b"one", b"two") for event in said("c ", "d", finish="stop")), DONE)
+    going_on = stream(ROLE, *(event.replace(b"one", b"two") for event in said(" c", " d", finish="stop")), DONE)
     first, second = Engine(broken), Engine(going_on)
     async with world(first, second, resume=True) as w:
         body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"max_tokens":10}'
@@ -53,7 +54,7 @@ async def test_a_started_stream_goes_on_elsewhere_unbroken(broken: Answer) -> No
         assert answer.endswith(DONE)
         assert answer.count(b'"role"') == 1
         went_on = json.loads(second.requests[-1].partition(b"\r\n\r\n")[2])
-        assert went_on["messages"][-1] == {"role": "assistant", "content": "a b "}
+        assert went_on["messages"][-1] == {"role": "assistant", "content": "a b"}
         assert (went_on["continue_final_message"], went_on["add_generation_prompt"]) == (True, False)
         assert went_on["max_tokens"] == 8
         assert w.proxy.telemetry.continued == 1
@@ -92,3 +93,64 @@ async def test_a_continuation_that_no_engine_takes_ends_with_an_error() -> None:
 
         assert answer.count(b'"code":"engine_broken"') == 1
         assert answer.endswith(DONE)
+
+
+async def test_blanks_at_the_seam_come_once() -> None:
+    """A chat template may take them off the end of the text that goes on, so they are not sent: the engine repeats them."""
+    first = Engine(stream(ROLE, *said("a", "\n\n"), end=False))
+    second = Engine(stream(ROLE, *said("\n", "\nb", finish="stop"), DONE))
+    async with world(first, second, resume=True) as w:
+        answer = b""
+        while not first.requests:
+            _, _, answer = await w.post(b'{"messages":[{"role":"user","content":"hi"}],"stream":true}')
+
+        assert text_of(answer.replace(b'"two"', b'"one"')) == "a\n\nb"
+        went_on = json.loads(second.requests[-1].partition(b"\r\n\r\n")[2])
+        assert went_on["messages"][-1]["content"] == "a"
+
+
+async def test_an_engine_that_has_died_is_left_before_the_start() -> None:
+    """While its API server still answers: to a plain request with 500, to a stream with an event."""
+    for body, death in (
+        (b'{"messages":[{"content":"hi"}]}', whole(DEAD[6:-2], b"500 Internal Server Error")),
+        (b'{"messages":[{"content":"hi"}],"stream":true}', stream(ROLE, DEAD, DONE)),
+    ):
+        good = whole(PLAIN) if b"stream" not in body else stream(ROLE, *said("b", finish="stop"), DONE)
+        dying, living = Engine(death), Engine(good)
+        async with world(dying, living) as w:
+            while not dying.requests:
+                status, _, answer = await w.post(body)
+
+            assert status == 200
+            assert b"EngineCore" not in answer
+            assert w.proxy.telemetry.moves == {"engine_broken": 1}
+
+
+async def test_other_errors_of_an_engine_are_its_answers() -> None:
+    broken = b'{"error":{"message":"Internal server error","type":"InternalServerError","code":500}}'
+    engine = Engine(whole(broken, b"500 Internal Server Error"))
+    async with world(engine) as w:
+        status, _, answer = await w.post(b'{"messages":[{"content":"hi"}]}')
+
+        assert (status, answer) == (500, broken)
+
+
+async def test_usage_is_asked_for_and_taken_out_again() -> None:
+    def told(event: bytes, tokens: int) -> bytes:
+        usage = b'"usage":{"prompt_tokens":4,"total_tokens":%d,"completion_tokens":%d}' % (4 + tokens, tokens)
+        return event[:-3] + b"," + usage + b"}\n\n"
+
+    events = [told(event, 3 * (n + 1)) for n, event in enumerate(said("a", "b", finish="stop"))]
+    last = told(b'data: {"choices":[]}\n\n', 6)
+    for asked, expected in ((b"", 0), (b',"stream_options":{"include_usage":true}', 1)):
+        engine = Engine(stream(ROLE, *events, last, DONE))
+        async with world(engine, resume=True) as w:
+            _, _, answer = await w.post(b'{"messages":[{"content":"hi"}],"stream":true%b}' % asked)
+
+            sent = json.loads(engine.requests[0].partition(b"\r\n\r\n")[2])
+            assert sent["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+            assert answer.count(b'"usage"') == expected
+            assert answer.count(b'"content": "') == len(events)
+            assert answer.endswith(DONE)
+            (replica,) = w.proxy.telemetry.replicas.values()
+            assert (replica.prompt_tokens, replica.generated_tokens) == (4, 6)

@@ -1,6 +1,7 @@
 """A stream that loses its replica any number of times, at any byte, reads as if it had not."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import given
@@ -11,45 +12,63 @@ from halffull.router.resume import Allowance, Continuation, continuation
 
 DONE = b"data: [DONE]\n\n"
 ALPHABET = 'ab é漢😀\n"'
+SOLID = "abcé漢😀"
 
 
-def engine(body: bytes, name: str, step: int) -> bytes:
-    """All bytes that a greedy engine streams: the next `step` characters are a function of all text before them."""
-    request: dict[str, Any] = json.loads(body)
-    chat = "messages" in request
-    said = request["messages"][-1]["content"] if chat else request["prompt"]
-    text, events = ("q" + said if chat and request.get("continue_final_message") else said), []
-    begun = len(text) - 1 if request.get("continue_final_message") or not chat else 0
-    limit, stop, reason, written = request.get("max_tokens", 60), request.get("stop"), "length", ""
+@dataclass(frozen=True)
+class Engine:
+    """A greedy engine: the next token is a function of all text before it."""
 
-    def event(part: str, finish: str | None, usage: dict[str, int] | None = None) -> bytes:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": finish} | (
-            {"delta": {"content": part}} if chat else {"text": part}
-        )
-        chunk = {"id": name, "created": len(name), "object": "x", "choices": [] if usage else [choice], "usage": usage}
-        return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+    step: int
+    """characters of a token"""
+    merged: int = 1
+    """tokens of an event, as of an engine that is ahead of its client"""
+    usage: bool = True
+    """tells it in each event where asked"""
+    trims: bool = False
+    """its chat template takes blanks off the ends of messages"""
 
-    if chat:
-        opening = {"id": name, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
-        events.append(b"data: " + json.dumps(opening).encode() + b"\n\n")
-    for _ in range(limit):
-        part = "".join(ALPHABET[(hash_of(text) + n) % len(ALPHABET)] for n in range(step))
-        if stop and stop in written + part:
-            reason = "stop"
-            break
-        text, written = text + part, written + part
-        events.append(event(part, None))
-    events.append(event("", reason))
-    if request.get("stream_options"):
-        prompt_tokens = 5 + begun // step
-        generated = len(written) // step
-        used = {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": generated,
-            "total_tokens": prompt_tokens + generated,
-        }
-        events.append(event("", None, used))
-    return b"".join(events) + DONE
+    def stream(self, body: bytes, name: str) -> bytes:
+        """All bytes of its answer."""
+        request: dict[str, Any] = json.loads(body)
+        chat = "messages" in request
+        said = request["messages"][-1]["content"] if chat else request["prompt"]
+        goes_on = bool(request.get("continue_final_message")) or not chat
+        text = "q" + (said.strip() if self.trims else said) if chat and goes_on else said
+        alphabet = SOLID if chat and self.step > 1 else ALPHABET  # where blanks fall into tokens, no seam is exact
+        prompt_tokens = 5 + (len(text) - 1) // self.step if goes_on else 5
+        limit, stop = request.get("max_tokens", 60), request.get("stop")
+        options = request.get("stream_options") or {}
+        events, written, sent, generated, reason = [], "", 0, 0, "length"
+
+        def event(part: str | None, finish: str | None = None, *, told: bool) -> None:
+            chunk: dict[str, Any] = {"id": name, "created": len(name), "object": "x", "choices": []}
+            if part is not None:
+                chunk["choices"] = [
+                    {"index": 0, "finish_reason": finish} | ({"delta": {"content": part}} if chat else {"text": part})
+                ]
+            if told:
+                counts = {"prompt_tokens": prompt_tokens, "completion_tokens": generated}
+                chunk["usage"] = counts | {"total_tokens": prompt_tokens + generated, "details": {"cached": 0}}
+            events.append(b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n")
+
+        if chat:
+            opening = {"id": name, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
+            events.append(b"data: " + json.dumps(opening).encode() + b"\n\n")
+        while generated < limit and reason != "stop":
+            part = "".join(alphabet[(hash_of(text) + n) % len(alphabet)] for n in range(self.step))
+            text, written, generated = text + part, written + part, generated + 1
+            if stop and stop in written:
+                written, reason = written[: written.index(stop)], "stop"
+            held = len(stop) - 1 if stop and reason != "stop" and generated < limit else 0
+            ready = max(len(written) - held, sent)
+            if ready > sent and (generated % self.merged == 0 or generated == limit or reason == "stop"):
+                event(written[sent:ready], told=self.usage and bool(options.get("continuous_usage_stats")))
+                sent = ready
+        event("", reason, told=self.usage and bool(options.get("continuous_usage_stats")))
+        if options.get("include_usage"):
+            event(None, told=True)
+        return b"".join(events) + DONE
 
 
 def hash_of(text: str) -> int:
@@ -70,7 +89,7 @@ def read(data: bytes) -> tuple[str, list[str], dict[str, int] | None]:
     return text, finishes, usage
 
 
-def stream(going_on: Continuation, data: bytes, pieces: list[int]) -> bytes:
+def relay(going_on: Continuation, data: bytes, pieces: list[int]) -> bytes:
     """What the client gets of these bytes, which come in pieces."""
     got, start = b"", 0
     for size in [*pieces, len(data)]:
@@ -83,29 +102,36 @@ def stream(going_on: Continuation, data: bytes, pieces: list[int]) -> bytes:
 
 @given(
     chat=st.booleans(),
-    step=st.integers(1, 3),
+    make=st.builds(Engine, step=st.integers(1, 3), merged=st.integers(1, 3), trims=st.booleans()),
     limit=st.integers(1, 60),
-    usage=st.booleans(),
+    stop=st.sampled_from([None, None, "a", "éa", "\n\n", "漢😀a"]),
+    options=st.sampled_from([None, {"include_usage": True}, {"include_usage": True, "continuous_usage_stats": True}]),
     deaths=st.lists(st.tuples(st.floats(0, 1), st.lists(st.integers(1, 300), max_size=8)), max_size=3),
 )
 def test_deaths_at_any_byte_change_nothing(
-    chat: bool, step: int, limit: int, usage: bool, deaths: list[tuple[float, list[int]]]
+    chat: bool,
+    make: Engine,
+    limit: int,
+    stop: str | None,
+    options: dict[str, bool] | None,
+    deaths: list[tuple[float, list[int]]],
 ) -> None:
     request: dict[str, Any] = {"stream": True, "max_tokens": limit} | (
         {"messages": [{"role": "user", "content": "q"}]} if chat else {"prompt": "q"}
     )
-    if usage:
-        request["stream_options"] = {"include_usage": True}
+    if make.step > 1:
+        stop = None  # it would cut tokens in two, and no seam within a token is exact
+    request |= ({"stop": stop} if stop else {}) | ({"stream_options": options} if options else {})
     body = json.dumps(request).encode()
-    whole = read(engine(body, "first", step))
+    whole = read(make.stream(body, "first"))
     allowance = Allowance()
-    going_on = continuation(CHAT if chat else COMPLETIONS, body, allowance)
+    going_on, body = continuation(CHAT if chat else COMPLETIONS, body, allowance)
     assert going_on is not None
     got, ended = b"", False
     for number, (share, pieces) in enumerate(deaths):
-        data = engine(body, "first" if number == 0 else f"later{number}", step)
+        data = make.stream(body, "first" if number == 0 else f"later{number}")
         started = 0 if number else len(b"\n\n".join(data.split(b"\n\n")[: 1 + chat])) + 2
-        got += stream(going_on, data[: max(int(share * (len(data) - 1)), started)], pieces)
+        got += relay(going_on, data[: max(int(share * (len(data) - 1)), started)], pieces)
         if (missing := going_on.ending()) is not None:
             got, ended = got + missing, True
             break
@@ -114,18 +140,20 @@ def test_deaths_at_any_byte_change_nothing(
         body = next_body
         going_on.seam()
     if not ended:
-        got += stream(going_on, engine(body, "first" if not deaths else "last", step), [17, 400])
-    got = got if got.endswith(DONE) else got + DONE
-    text, finishes, told = read(got.replace(DONE, b"") + DONE)
+        got += relay(going_on, make.stream(body, "first" if not deaths else "last"), [17, 400])
+    text, finishes, told = read(got)
 
     assert text == whole[0]
     assert finishes == whole[1]
-    assert {json.loads(e[5:])["id"] for e in got.split(b"\n\n") if e and e != b"data: [DONE]"} == {"first"}
-    if usage and not ended:
+    events = [event for event in got.split(b"\n\n") if event and event != b"data: [DONE]"]
+    assert {json.loads(event[5:])["id"] for event in events} == {"first"}
+    assert [b'"usage"' in event for event in events].count(True) == (
+        0 if not options else 1 if len(options) == 1 else len(events) - chat
+    )
+    if options:
         assert told is not None
-        assert told["completion_tokens"] == limit
-        assert told["prompt_tokens"] == 5
-        assert told["total_tokens"] == limit + 5
+        assert (told["prompt_tokens"], told["completion_tokens"]) == (5, whole[2]["completion_tokens"])
+        assert told["total_tokens"] == told["prompt_tokens"] + told["completion_tokens"]
     going_on.close()
     assert allowance.take(64 << 20)
 
@@ -134,7 +162,7 @@ def test_memory_is_bounded_for_one_and_for_all() -> None:
     body = b'{"prompt":"q","stream":true}'
     long = b'data: {"id":"a","choices":[{"text":"' + b"x" * 30000 + b'"}]}\n\n'
     allowance = Allowance(400 << 10)
-    first, second = continuation(COMPLETIONS, body, allowance), continuation(COMPLETIONS, body, allowance)
+    (first, _), (second, _) = (continuation(COMPLETIONS, body, allowance) for _ in range(2))
     assert first is not None
     assert second is not None
     for _ in range(8):

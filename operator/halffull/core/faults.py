@@ -42,6 +42,8 @@ class Fault(Enum):
     """200 whose first event is an error with code 503 or 429"""
     ABORTED = Treatment(Reason.ENGINE_BUSY, "The engine gave the request up", Blame.FAILED)
     """`finish_reason: abort`: an engine that shuts down; no share of the budget, since it is as good as dead"""
+    DEAD = Treatment(Reason.ENGINE_BROKEN, "The engine died", Blame.FAILED)
+    """an error, as the answer or in it, by which the engine says so"""
     LOST = Treatment(Reason.ENGINE_BROKEN, "The engine broke off", Blame.FAILED)
     """the connection was closed or reset before the answer's end, or its framing is malformed"""
     CUT = Treatment(Reason.ENGINE_BROKEN, "The engine ended the stream early", Blame.FAILED)

@@ -33,6 +33,10 @@ STREAM_ENDS: Mapping[Dialect, tuple[bytes, ...]] = {
 """What closes a stream of server-sent events: OpenAI's data `[DONE]`, else the name of the last event."""
 
 
+DEAD = b"EngineCore encountered an issue"
+"""with this an error begins by which vLLM says that its engine has died while its API server still answers"""
+
+
 @dataclass(frozen=True, slots=True)
 class Continuing:
     """How an engine goes on with a text that another replica began."""
@@ -41,6 +45,8 @@ class Continuing:
     """a last assistant message to be continued (`continue_final_message`), or the prompt followed by the text"""
     fields: frozenset[str]
     """of a request; one with any other field is not continued, since what it asks for may not survive the seam"""
+    usage: bool = False
+    """whether it tells usage in each event where `stream_options` ask for it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +165,15 @@ def aborted(event: bytes) -> bool:
     return isinstance(choices, list) and any(
         isinstance(choice, dict) and choice.get("finish_reason") == "abort" for choice in choices
     )
+
+
+def dead(data: bytes) -> bool:
+    """Whether an answer's or an event's data says that the engine itself has died (vLLM's EngineDeadError)."""
+    if DEAD not in data:
+        return False
+    document = _json_object(data)
+    error = document.get("error", document)
+    return isinstance(error, dict) and str(error.get("message")).startswith(DEAD.decode())
 
 
 def _json_object(data: bytes) -> dict[str, object]:

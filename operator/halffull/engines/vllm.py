@@ -25,8 +25,8 @@ SEAMLESS = frozenset(
     }
 )  # fmt: skip
 """fields whose meaning does not change where a text goes on elsewhere"""
-CHAT = Path(continuing=Continuing("messages", SEAMLESS | {"messages", "max_completion_tokens"}))
-COMPLETIONS = Path(continuing=Continuing("prompt", SEAMLESS | {"prompt"}))
+CHAT = Path(continuing=Continuing("messages", SEAMLESS | {"messages", "max_completion_tokens"}, usage=True))
+COMPLETIONS = Path(continuing=Continuing("prompt", SEAMLESS | {"prompt"}, usage=True))
 OPENAI = Path()
 PLAIN = Path(streams=False)
 ANTHROPIC = Path(Dialect.ANTHROPIC)

@@ -137,7 +137,9 @@ def _parameters(kind: Any, told: Mapping[str, Any]) -> Any:
     for name, value in told.items():
         bounds = next((b for b in getattr(hints.get(name), "__metadata__", ()) if isinstance(b, Bounds)), Bounds())
         if name not in hints or not (isinstance(value, int | float) and bounds.admits(value)):
-            raise ValueError(f"--additional-config, {OPTION}: {name}={value!r} is no parameter here or out of its bounds")
+            raise ValueError(
+                f"--additional-config, {OPTION}: {name}={value!r} is no parameter here or out of its bounds"
+            )
     return kind(**told)
 
 

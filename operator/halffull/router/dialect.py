@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from halffull.core.errors import Failure
-from halffull.engines.base import STREAM_ENDS, Dialect, aborted, busy
+from halffull.engines.base import STREAM_ENDS, Dialect, aborted, busy, dead
 
 _TYPES = {
     400: "invalid_request_error",
@@ -38,6 +38,8 @@ class Event(Enum):
     """the engine took no request"""
     ABORTED = "aborted"
     """the engine gave the request up before its first token"""
+    DEAD = "dead"
+    """the engine has died"""
 
 
 class _Usage(msgspec.Struct):
@@ -130,6 +132,8 @@ def meaning(dialect: Dialect, event: bytes) -> Event:
         return Event.OPENING  # a comment that keeps the connection alive
     if busy(data):
         return Event.BUSY
+    if dead(data):
+        return Event.DEAD
     if name:
         return Event.OPENING if name in _QUIET.get(dialect, ()) else Event.STARTED
     if dialect is not Dialect.OPENAI or data == b"[DONE]":

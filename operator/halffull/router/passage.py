@@ -13,7 +13,7 @@ from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange
 from halffull.core.faults import Blame, Fault
 from halffull.core.values import Request
-from halffull.engines.base import Dialect, Path, aborted
+from halffull.engines.base import Dialect, Path, aborted, dead
 from halffull.router import dialect, framing, prompt, resume
 from halffull.router.answer import Answer
 from halffull.router.blocks import BLOCK_BYTES, blocks_of
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CLIENT_GONE = 499
 """status in logs and traces of a request whose client went away"""
 _PRIORITY = re.compile(rb"-?[0-9]{1,3}\Z")
+_NOT_STARTED = {Event.BUSY: Fault.BUSY_IN_STREAM, Event.ABORTED: Fault.ABORTED, Event.DEAD: Fault.DEAD}
 
 
 class Passage:
@@ -86,7 +87,7 @@ class Passage:
             if found.model in proxy.settings.aliases:
                 self._body = prompt.with_model(self._body, proxy.settings.model)
             if found.stream and proxy.settings.resume and head.fields.get(b"x-halffull-resume") != b"never":
-                self._continuation = resume.continuation(self._kind, self._body, proxy.allowance)
+                self._continuation, self._body = resume.continuation(self._kind, self._body, proxy.allowance)
         self._lines = framing.passed_on(head.headers, head.fields.get(b"connection"), proxy.settings.priority.withheld)
         return None
 
@@ -167,7 +168,7 @@ class Passage:
         if meaning is Event.STARTED:
             self._start()
         elif meaning is not Event.OPENING:
-            self._fault(Fault.BUSY_IN_STREAM if meaning is Event.BUSY else Fault.ABORTED)
+            self._fault(_NOT_STARTED[meaning])
 
     def _start(self) -> None:
         """The answer has started, here or, where it goes on, again: from now on the request cannot simply be moved."""
@@ -197,8 +198,8 @@ class Passage:
         if answer.events and exchange is not None and exchange.replica is not None:
             exchange.replica.health.heard = True
             self._proxy.dispatcher.progressed(exchange, answer.passed(data, self._kind.dialect))
-        if continuation is not None and continuation.aborted:
-            self._fault(Fault.ABORTED)
+        if continuation is not None and continuation.fault is not None:
+            self._fault(continuation.fault)
 
     def answer_end(self) -> None:
         """The answer is complete by its framing; whether it is one, its content says."""
@@ -216,6 +217,8 @@ class Passage:
             self._fault(Fault.CUT)
         elif self._answer.status == 200 and aborted(body):
             self._fault(Fault.ABORTED)
+        elif self._answer.status == 500 and dead(body):
+            self._fault(Fault.DEAD)
         elif self._flowing:
             self._break(Failure(Reason.ENGINE_BROKEN, f"The answer could not be continued: {self._answer.status}."))
         else:
@@ -225,7 +228,8 @@ class Passage:
         """The answer that flows is complete."""
         if self._chunked:
             self._client.write(framing.LAST_CHUNK)
-        self._account(*dialect.stream_usage(self._answer.usage_in))
+        told = self._continuation.usage_in if self._continuation is not None else self._answer.usage_in
+        self._account(*dialect.stream_usage(told))
         self._client.end()
 
     def _answer_whole(self, body: bytes) -> None:
@@ -233,12 +237,8 @@ class Passage:
         prompt_tokens = generated = None
         if self._answer.status == 200 and body[:1] == b"{":
             prompt_tokens, generated, response_id = dialect.usage(body)
-            if (
-                response_id
-                and response_id.startswith("resp_")
-                and exchange is not None
-                and exchange.replica is not None
-            ):
+            made_here = response_id is not None and response_id.startswith("resp_")
+            if response_id and made_here and exchange is not None and exchange.replica is not None:
                 proxy.remember(response_id, exchange.replica.name)
         if exchange is not None:
             proxy.dispatcher.started(exchange, proxy.clock())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from halffull.engines.base import Dialect, aborted, busy
+from halffull.engines.base import Dialect, aborted, busy, dead
 from halffull.engines.catalog import ENGINES
 
 RECORDINGS = Path(__file__).parents[2] / "recordings" / "vllm-0.32"
@@ -151,3 +151,18 @@ def test_busy(data, is_busy):
 )
 def test_aborted(data, is_aborted):
     assert aborted(data) is is_aborted
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"error":{"message":"EngineCore encountered an issue. See stack trace","code":500}}', True),
+        (b'{"object":"error","message":"EngineCore encountered an issue. See stack trace","code":500}', True),
+        (b'{"error":{"message":"Internal server error","code":500}}', False),
+        (b'{"choices":[{"text":"EngineCore encountered an issue"}]}', False),
+        (b'{"error":"EngineCore encountered an issue"}', False),
+        (b"EngineCore encountered an issue", False),
+    ],
+)
+def test_an_engine_that_has_died_says_so(data, expected):
+    assert dead(data) is expected

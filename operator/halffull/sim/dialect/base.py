@@ -97,6 +97,12 @@ class Dialect(Protocol):
         """Return the body of a refusal."""
 
 
+_CLOSED = b"}\n\n"
+_COUNTS = (
+    b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d,"completion_tokens_details":null}' + _CLOSED
+)
+
+
 def compact(document: Any) -> str:
     """Return JSON without blanks, as vLLM writes it."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
@@ -117,6 +123,14 @@ def around_text(document: Any, name: str | None = None) -> tuple[bytes, bytes]:
 def joined(around: tuple[bytes, bytes], text: str) -> bytes:
     """Return the event of one token; its text is a word or a part of one, so nothing in it needs an escape."""
     return b'%b"%b"%b' % (around[0], text.encode(), around[1])
+
+
+def joined_with_usage(around: tuple[bytes, bytes], text: str, reply: Reply) -> bytes:
+    """Return the same with usage so far."""
+    prompt, completion = reply.prompt_tokens, reply.completion_tokens
+    return b'%b"%b"%b' % (around[0], text.encode(), around[1][: -len(_CLOSED)]) + _COUNTS % (
+        prompt, prompt + completion, completion,
+    )  # fmt: skip
 
 
 def usage(reply: Reply, details: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from halffull.sim.dialect.base import (
     compact,
     event,
     joined,
+    joined_with_usage,
     needed,
     rendered,
     sampling,
@@ -117,7 +118,7 @@ class ChatStream:
         if reason is None and self._plain:
             return [joined(self._around[index], text)]
         if reason is None:
-            return [event(self._chunk([self._choice(index, text, {"token_ids": None})], **self._usage()))]
+            return [joined_with_usage(self._around[index], text, self._reply)]
         stop_reason = self._reply.choices[index].answer.stop_reason
         ended = {"finish_reason": reason, "stop_reason": stop_reason, "token_ids": None}
         closed = {} if self._reply.generation.include_usage else {"system_fingerprint": FINGERPRINT}

@@ -11,6 +11,7 @@ from halffull.sim.dialect.base import (
     around_text,
     event,
     joined,
+    joined_with_usage,
     needed,
     sampling,
     taken,
@@ -94,7 +95,7 @@ class CompletionsStream:
         if reason is None and self._plain:
             return [joined(self._around[index], text)]
         if reason is None:
-            return [event(self._chunk([_choice(index, text)], **self._usage()))]
+            return [joined_with_usage(self._around[index], text, self._reply)]
         ended = {"finish_reason": reason, "stop_reason": self._reply.choices[index].answer.stop_reason}
         closed = {} if self._reply.generation.include_usage else {"system_fingerprint": FINGERPRINT}
         return [event(self._chunk([_choice(index, text) | ended], **self._usage()) | closed)]
