@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from cluster.binaries import MissingError, find_all
 from cluster.control_plane import ControlPlane
+from vllms import Pool
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("halffull", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,6 +85,27 @@ def crds(cluster: ControlPlane) -> None:
 def helm(binaries: Mapping[str, Path]) -> Path:
     """The path of helm."""
     return binaries["helm"]
+
+
+@pytest.fixture(scope="session")
+def vllms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """Starts real vLLMs. `HALFFULL_VLLM_SERVE` names a command that serves a model `tiny`: `serve PORT [options of vllm serve]`.
+
+    Skips the test where it is not set; in CI, where tests on vLLM are asked for, that is a failure.
+    """
+    command = os.environ.get("HALFFULL_VLLM_SERVE")
+    if not command:
+        words = "HALFFULL_VLLM_SERVE names no command that serves a real vLLM"
+        if os.environ.get("CI"):
+            pytest.fail(words)
+        pytest.skip(words)
+    pool = Pool(command, tmp_path_factory.mktemp("vllms"))
+    default = signal.signal(signal.SIGTERM, signal.default_int_handler)  # they are no children that go with us
+    try:
+        yield pool
+    finally:
+        pool.end()
+        signal.signal(signal.SIGTERM, default)
 
 
 @pytest.fixture(scope="session")

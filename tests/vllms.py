@@ -1,7 +1,8 @@
-"""Real vLLMs that tests may stop, kill and configure, and a router before them.
+"""Real vLLMs that tests may stop, kill and configure. Caller: the fixture `vllms`, which `make test-vllm` gives a command.
 
-`HALFFULL_VLLM_SERVE` names a command that serves a model `tiny`: `serve PORT [options of vllm serve]`. A start takes half a minute,
-so an engine that a test leaves alive serves the next one that asks for the same options.
+A start takes half a minute, more on a busy machine, so an engine that a test leaves alive serves the next one that asks for
+the same options. The two kinds that most tests take differ in what matters to some: how they end, and how they order what
+waits; neither does anything where nothing waits.
 """
 
 import contextlib
@@ -9,26 +10,33 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from processes import Running, running
-from routers import ready_replicas, status, write_config
+from halffull.core.values import Signals
+from halffull.engines.vllm import VLLM
 
 START_S = 300.0
 MOST = 3
 """engines at a time"""
-SOURCE = Path(__file__).parents[2] / "operator"
-COMMON = ("--max-num-seqs", "4", "--max-num-queued-reqs", "12")
-Start = Callable[..., list["Vllm"]]
+SEQUENCES = 4
+QUEUED = 12
+"""requests that an engine holds, those that run among them; what comes on top is refused"""
+SOURCE = Path(__file__).parents[1] / "operator"
+COMMON = ("--max-num-seqs", str(SEQUENCES), "--max-num-queued-reqs", str(QUEUED))
+ENVIRONMENT = {"PYTHONPATH": str(SOURCE), "VLLM_SERVER_DEV_MODE": "1", "OMP_NUM_THREADS": "1"}
+"""our scheduler class; /abort_requests; engines that do not spin on each other's cores"""
+
+MUTE = ("--scheduling-policy", "priority")
+"""goes mute at SIGTERM, as vLLM does by default; orders by the priority of requests"""
+DRAINS = (
+    *("--shutdown-timeout", "30"),
+    *("--scheduler-cls", "halffull.engines.vllm_scheduler.Larry"),
+    *("--additional-config", '{"halffull": {"kappa": 1000}}'),
+)
+"""finishes its streams at SIGTERM; orders by `larry`"""
 
 
 @dataclass(eq=False)
@@ -39,6 +47,8 @@ class Vllm:
     port: int
     options: tuple[str, ...]
     log: Path
+    ready: bool = False
+    terminated: bool = False
 
     @property
     def address(self) -> str:
@@ -50,7 +60,12 @@ class Vllm:
 
     @property
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return self.process.poll() is None and not self.terminated
+
+    def signals(self) -> Signals:
+        """What it says of itself now, read as router and operator read it."""
+        with urllib.request.urlopen(self.url + VLLM.metrics_path, timeout=60) as answer:
+            return VLLM.signals(answer.read())
 
     def signal(self, number: signal.Signals) -> None:
         """To all of its processes."""
@@ -58,11 +73,14 @@ class Vllm:
 
     def terminate(self) -> None:
         """As a kubelet does: to the first process alone."""
+        self.terminated = True
         self.process.terminate()
 
-    def await_health(self, deadline: float) -> None:
-        while True:
+    def await_health(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not self.ready:
             with contextlib.suppress(OSError), urllib.request.urlopen(self.url + "/health", timeout=5):
+                self.ready = True
                 return
             assert self.alive, f"vLLM ended: {self.log.read_text()[-3000:]}"
             assert time.monotonic() < deadline, f"vLLM is not ready: {self.log.read_text()[-3000:]}"
@@ -85,14 +103,23 @@ class Pool:
 
     def lend(self, *wanted: tuple[str, ...]) -> list[Vllm]:
         """One engine for each tuple of options, ready to serve."""
+        for engine in self.engines:
+            if not engine.alive:
+                engine.end()
         self.engines = [engine for engine in self.engines if engine.alive]
         found: list[Vllm] = []
         for options in wanted:
             free = (e for e in self.engines if e.options == options and e not in found)
             found.append(next(free, None) or self._start(options, found))
+            if self.started == 1:  # the very first may have to make what all load
+                found[0].await_health()
         for engine in found:
-            engine.await_health(time.monotonic() + START_S)
+            engine.await_health()
         return found
+
+    def end(self) -> None:
+        for engine in self.engines:
+            engine.end()
 
     def _start(self, options: tuple[str, ...], kept: list[Vllm]) -> Vllm:
         others = [engine for engine in self.engines if engine not in kept]
@@ -110,42 +137,9 @@ class Pool:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | {"PYTHONPATH": str(SOURCE), "VLLM_SERVER_DEV_MODE": "1"},
+                env=os.environ | ENVIRONMENT,
                 start_new_session=True,
             )
         engine = Vllm(process, port, options, log)
         self.engines.append(engine)
         return engine
-
-
-@pytest.fixture(scope="session")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    command = os.environ.get("HALFFULL_VLLM_SERVE")
-    if not command:
-        pytest.skip("HALFFULL_VLLM_SERVE names no command that serves a real vLLM")
-    pool = Pool(command, tmp_path_factory.mktemp("vllm"))
-    yield pool
-    for engine in pool.engines:
-        engine.end()
-
-
-@pytest.fixture
-def start_router(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Starts `halffull router` before engines, with further parts of its configuration."""
-    with ExitStack() as stack:
-
-        def start(engines: list[Vllm], engine: dict[str, Any] | None = None, **parts: Any) -> Running:
-            file = tmp_path / "config.json"
-            addresses = [vllm.address for vllm in engines]
-            target = {"type": "vllm", "endpoints": addresses, "limits": {"maxSequences": 4}} | (engine or {})
-            write_config(file, addresses, **{"model": "tiny", "engine": target} | parts)
-            router = stack.enter_context(running(tmp_path / "router", "router", "--config", str(file)))
-            deadline = time.monotonic() + 60
-            while ready_replicas(router) < len(engines):
-                assert time.monotonic() < deadline, status(router)
-                time.sleep(0.05)
-            return router
-
-        yield start
-        if (tmp_path / "router" / "log").exists():
-            sys.stdout.write((tmp_path / "router" / "log").read_text())  # shown where the test fails

@@ -1,7 +1,6 @@
-"""A router before two engines that serve the model `tiny`: simulated ones, or the real vLLMs of $HALFFULL_VLLM_URLS."""
+"""A router before two engines that serve the model `tiny`: simulated ones, or real vLLMs."""
 
 import json
-import os
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,12 +11,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from halffull.api.engine import EngineLimits
 from halffull.api.router_config import EngineTarget, RouterConfig, Source
 from halffull.core.values import Signals
 from halffull.engines.catalog import ENGINES
 from processes import running
+from vllms import DRAINS, MUTE, SEQUENCES
 
 MODEL = "tiny"
+REAL = (pytest.mark.vllm, pytest.mark.timeout(900))
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Fleet:
 
     type: str
     urls: tuple[str, ...]
+    sequences: int | None = None
+    """how many each runs at once; None: its default"""
 
     def signals(self) -> list[Signals]:
         """What each engine says of itself now, read as router and operator read it."""
@@ -67,20 +71,18 @@ class RunningRouter:
         partial.replace(self.config_file)
 
 
-@pytest.fixture(scope="session", params=["simulated", pytest.param("vllm", marks=pytest.mark.vllm)])
+@pytest.fixture(scope="session", params=["simulated", pytest.param("vllm", marks=REAL)])
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Two engines."""
     if request.param == "vllm":
-        urls = os.environ.get("HALFFULL_VLLM_URLS", "").split()
-        if len(urls) < 2:
-            pytest.skip("HALFFULL_VLLM_URLS does not name two vLLMs that serve the model `tiny`")
-        yield Fleet("vllm", tuple(url.rstrip("/") for url in urls))
+        engines = request.getfixturevalue("vllms").lend(MUTE, DRAINS)
+        yield Fleet("vllm", tuple(engine.url for engine in engines), SEQUENCES)
         return
     folder = tmp_path_factory.mktemp("engines")
     options = ["--model", MODEL, "--max-model-len", "4096", "--speedup", "4"]
     with ExitStack() as stack:
         engines = [stack.enter_context(running(folder / str(number), "engine", *options)) for number in range(2)]
-        yield Fleet("simulated", tuple(engine.url for engine in engines))
+        yield Fleet("simulated", tuple(engine.url for engine in engines), SEQUENCES)
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +92,11 @@ def router(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     config = RouterConfig(
         model_deployment=Source(name="clients"),
         model=MODEL,
-        engine=EngineTarget(type=fleet.type, endpoints=tuple(urlsplit(url).netloc for url in fleet.urls)),
+        engine=EngineTarget(
+            type=fleet.type,
+            endpoints=tuple(urlsplit(url).netloc for url in fleet.urls),
+            limits=EngineLimits(max_sequences=fleet.sequences),
+        ),
     ).seal()
     file = folder / "router.json"
     file.write_text(config.to_json())

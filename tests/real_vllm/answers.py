@@ -19,9 +19,9 @@ USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 class Reply:
     """What came of one request."""
 
-    status: int
-    replica: str
-    reason: str
+    status: int = 0
+    replica: str = ""
+    reason: str = ""
     text: str = ""
     finish: str = ""
     error: dict[str, Any] | None = None
@@ -42,13 +42,15 @@ def completion(words: str, tokens: int, **fields: Any) -> tuple[str, dict[str, A
 
 
 async def ask(
-    session: aiohttp.ClientSession, url: str, request: tuple[str, dict[str, Any]], progress: list[int] | None = None
+    session: aiohttp.ClientSession, url: str, request: tuple[str, dict[str, Any]], reply: Reply | None = None
 ) -> Reply:
-    """Send one request; `progress` gets the length of the text at each event."""
+    """Send one request; `reply`, where given, is filled as the answer comes."""
     path, body = request
+    reply = reply or Reply()
     async with session.post(url + path, json=body) as answer:
         headers = answer.headers
-        reply = Reply(answer.status, headers.get("x-halffull-replica", ""), headers.get("x-halffull-reason", ""))
+        reply.status, reply.replica = answer.status, headers.get("x-halffull-replica", "")
+        reply.reason = headers.get("x-halffull-reason", "")
         reply.retry_after = headers.get("retry-after")
         if not headers["content-type"].startswith("text/event-stream"):
             _take(reply, await answer.json())
@@ -59,8 +61,6 @@ async def ask(
                 reply.done = True
             elif data:
                 _take(reply, json.loads(data))
-                if progress is not None:
-                    progress.append(len(reply.text))
         return reply
 
 

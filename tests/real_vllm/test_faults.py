@@ -5,31 +5,37 @@ Greedy answers repeat exactly, so the text of a stream that lost its replica is 
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
 
 from processes import Running
 from real_vllm.answers import Reply, ask, chat, client, completion, replica, until
-from real_vllm.conftest import Pool, Vllm
 from routers import status
+from vllms import DRAINS, MUTE, QUEUED, SEQUENCES, Pool, Vllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 StartRouter = Callable[..., Running]
-DRAINS = ("--shutdown-timeout", "30")
 TURNS = {"policy": "round-robin", "gate": "none", "signals": {"intervalSeconds": 0.5}}
-TOKENS = 160
+TOKENS = 600
 
 
-def requests(tokens: int = TOKENS) -> list[tuple[str, dict]]:
+def requests() -> list[tuple[str, dict]]:
     """Four of each API; with eight on two engines that run four at once all can start."""
-    return [kind(f"tell me of {number}", tokens) for number in range(4) for kind in (chat, completion)]
+    return [kind(f"tell me of {number}", TOKENS) for number in range(SEQUENCES) for kind in (chat, completion)]
 
 
-async def expected(session: aiohttp.ClientSession, engine: Vllm) -> list[Reply]:
+@pytest.fixture(scope="module")
+def right(vllms: Pool) -> list[Reply]:
     """What an engine says where nothing goes wrong, straight from it."""
-    return await asyncio.gather(*(ask(session, engine.url, request) for request in requests()))
+    (engine,) = vllms.lend(MUTE)
+
+    async def answers() -> list[Reply]:
+        async with client() as session:
+            return await asyncio.gather(*(ask(session, engine.url, request) for request in requests()))
+
+    return asyncio.run(answers())
 
 
 def assert_whole(answers: list[Reply], right: list[Reply]) -> None:
@@ -41,29 +47,31 @@ def assert_whole(answers: list[Reply], right: list[Reply]) -> None:
 
 
 async def stream_through(
-    session: aiohttp.ClientSession, router: Running, fault: Callable[[], None], tokens: int = TOKENS
+    session: aiohttp.ClientSession, router: Running, victim: Vllm, fault: Callable[[], Awaitable[None] | None]
 ) -> list[Reply]:
-    """Send the eight streams; when each has some text, let the fault happen; return the answers."""
-    progress: list[list[int]] = [[] for _ in requests()]
+    """Send the eight streams; when the four of `victim` have some text, let the fault happen; return the answers."""
+    answers = [Reply() for _ in requests()]
     running = [
-        asyncio.create_task(ask(session, router.url, request, seen))
-        for request, seen in zip(requests(tokens), progress, strict=True)
+        asyncio.create_task(ask(session, router.url, request, answer))
+        for request, answer in zip(requests(), answers, strict=True)
     ]
     async with asyncio.timeout(120):
-        while not all(seen and seen[-1] >= 8 for seen in progress):
+        while sum(len(a.text) >= 8 and a.replica == victim.address for a in answers) < SEQUENCES:
             await asyncio.sleep(0.01)
-    assert not any(task.done() for task in running), "the answers are too short for the fault to strike"
-    fault()
+    assert not any(a.done and a.replica == victim.address for a in answers), "too short for the fault to strike"
+    happening = fault()
+    if happening is not None:
+        await happening
     return await asyncio.gather(*running)
 
 
-async def test_overload(pool: Pool, start_router: StartRouter) -> None:
+async def test_overload(vllms: Pool, start_router: StartRouter) -> None:
     """What a full engine refuses goes to the other; where both refuse, the client gets one well-formed 503."""
-    full, other = pool.lend((), DRAINS)
+    full, other = vllms.lend(MUTE, DRAINS)
     router = start_router([full, other], scheduling=TURNS)
     async with client() as session:
-        load = [asyncio.create_task(ask(session, full.url, completion("load", 2000))) for _ in range(12)]
-        await until(lambda: replica(router, full.address)["signals"]["running"] == 4)
+        load = [asyncio.create_task(ask(session, full.url, completion("load", 2000))) for _ in range(QUEUED)]
+        await until(lambda: replica(router, full.address)["signals"]["running"] == SEQUENCES)
         plain = [ask(session, router.url, completion("plain", 4, stream=False)) for _ in range(4)]
         answers = await asyncio.gather(*plain)
         assert {(a.status, a.replica) for a in answers} == {(200, other.address)}
@@ -78,7 +86,7 @@ async def test_overload(pool: Pool, start_router: StartRouter) -> None:
         answers = await asyncio.gather(*(ask(session, router.url, request) for request in burst))
     served = [a for a in answers if a.status == 200]
     refused = [a for a in answers if a.status != 200]
-    assert len(served) >= 24
+    assert len(served) >= 2 * QUEUED
     assert all(a.error is None and len(a.text) == 24 for a in served)
     assert {(a.status, a.reason) for a in refused} == {(503, "engine_busy")}
     assert all(int(a.retry_after or 0) >= 1 for a in refused)
@@ -86,14 +94,13 @@ async def test_overload(pool: Pool, start_router: StartRouter) -> None:
     assert {a.error["message"] for a in refused if a.error} == {"Every engine is busy.", "The engine took no request."}
 
 
-async def test_stopped_and_continued(pool: Pool, start_router: StartRouter) -> None:
+async def test_stopped_and_continued(vllms: Pool, start_router: StartRouter, right: list[Reply]) -> None:
     """SIGSTOP: found by silence; its streams go on elsewhere; SIGCONT: it comes back."""
-    stopped, other = pool.lend((), DRAINS)
+    stopped, other = vllms.lend(MUTE, DRAINS)
     router = start_router([stopped, other], scheduling=TURNS)
     async with client() as session:
-        right = await expected(session, other)
         try:
-            answers = await stream_through(session, router, lambda: stopped.signal(signal.SIGSTOP))
+            answers = await stream_through(session, router, stopped, lambda: stopped.signal(signal.SIGSTOP))
             assert replica(router, stopped.address)["state"] in {"Down", "Suspect"}
         finally:
             stopped.signal(signal.SIGCONT)
@@ -103,51 +110,51 @@ async def test_stopped_and_continued(pool: Pool, start_router: StartRouter) -> N
         assert (await ask(session, router.url, chat("again", 4))).status == 200
 
 
-async def test_aborted(pool: Pool, start_router: StartRouter) -> None:
+async def test_aborted(vllms: Pool, start_router: StartRouter, right: list[Reply]) -> None:
     """`finish_reason: abort`: what has text goes on elsewhere, what has none is sent elsewhere."""
-    engine, other = pool.lend((), DRAINS)
-    router = start_router([engine, other], scheduling=TURNS | {"policy": "least-requests"})
+    aborting, other = vllms.lend(MUTE, DRAINS)
+    router = start_router([aborting, other], scheduling=TURNS)
     async with client() as session:
-        right = await expected(session, other)
+        waiting: list[asyncio.Task[Reply]] = []
 
         async def abort() -> None:
-            async with session.post(engine.url + "/abort_requests", json={"request_ids": []}) as answer:
+            waiting.extend(asyncio.create_task(ask(session, router.url, chat(f"next {n}", 8))) for n in range(8))
+            await until(lambda: aborting.signals().waiting == SEQUENCES)
+            async with session.post(aborting.url + "/abort_requests", json={"request_ids": []}) as answer:
                 assert answer.status == 200
 
-        aborting: list[asyncio.Task[None]] = []
-        answers = await stream_through(session, router, lambda: aborting.append(asyncio.create_task(abort())))
-        await asyncio.gather(*aborting)
+        answers = await stream_through(session, router, aborting, abort)
+        afterwards = await asyncio.gather(*waiting)
     assert_whole(answers, right)
-    assert status(router)["requests"]["continued"] == 4
-    assert status(router)["requests"]["moved"]["engine_busy"] >= 4
+    assert {(a.status, len(a.text), a.finish, str(a.error)) for a in afterwards} == {(200, 8, "length", "None")}
+    counts = status(router)["requests"]
+    assert (counts["continued"], counts["moved"]["engine_busy"], counts["failed"]) == (4, 4, {})
 
 
-async def test_terminated_while_it_drains(pool: Pool, start_router: StartRouter) -> None:
+async def test_terminated_while_it_drains(vllms: Pool, start_router: StartRouter, right: list[Reply]) -> None:
     """SIGTERM with a shutdown time-out: its streams end there; what it is sent meanwhile is aborted, and goes elsewhere."""
-    drains, other = pool.lend(DRAINS, ())
+    drains, other = vllms.lend(DRAINS, MUTE)
     router = start_router([drains, other], scheduling=TURNS)
     async with client() as session:
-        right = await expected(session, other)
         late: list[asyncio.Task[Reply]] = []
 
         def terminate() -> None:
             drains.terminate()
             late.extend(asyncio.create_task(ask(session, router.url, chat(f"late {n}", 8))) for n in range(8))
 
-        answers = await stream_through(session, router, terminate)
+        answers = await stream_through(session, router, drains, terminate)
         afterwards = await asyncio.gather(*late)
     assert_whole(answers, right)
-    assert all(a.status == 200 and len(a.text) == 8 and a.finish == "length" for a in afterwards)
+    assert {(a.status, len(a.text), a.finish, str(a.error)) for a in afterwards} == {(200, 8, "length", "None")}
     assert {a.replica for a in afterwards} == {other.address}
 
 
-async def test_killed(pool: Pool, start_router: StartRouter) -> None:
+async def test_killed(vllms: Pool, start_router: StartRouter, right: list[Reply]) -> None:
     """Kill -9 in mid-stream: chat and completions go on elsewhere with the very text, and usage of the whole."""
-    killed, other = pool.lend(DRAINS, ())
+    killed, other = vllms.lend(DRAINS, MUTE)
     router = start_router([killed, other], scheduling=TURNS)
     async with client() as session:
-        right = await expected(session, other)
-        answers = await stream_through(session, router, lambda: killed.signal(signal.SIGKILL))
+        answers = await stream_through(session, router, killed, lambda: killed.signal(signal.SIGKILL))
         assert_whole(answers, right)
         assert status(router)["requests"]["continued"] == 4
         assert status(router)["requests"]["failed"] == {}
@@ -155,13 +162,12 @@ async def test_killed(pool: Pool, start_router: StartRouter) -> None:
         assert {(a.status, a.replica) for a in more} == {(200, other.address)}
 
 
-async def test_terminated_and_mute(pool: Pool, start_router: StartRouter) -> None:
+async def test_terminated_and_mute(vllms: Pool, start_router: StartRouter, right: list[Reply]) -> None:
     """SIGTERM as vLLM is by default: its core is gone, connections stay open and mute. What it held goes elsewhere."""
-    mute, other = pool.lend((), DRAINS)
+    mute, other = vllms.lend(MUTE, DRAINS)
     router = start_router([mute, other], scheduling=TURNS)
     async with client() as session:
-        right = await expected(session, other)
-        answers = await stream_through(session, router, mute.terminate)
+        answers = await stream_through(session, router, mute, mute.terminate)
         assert_whole(answers, right)
         assert status(router)["requests"]["continued"] == 4
         await until(lambda: replica(router, mute.address)["state"] in {"Down", "Suspect"})
