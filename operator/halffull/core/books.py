@@ -14,8 +14,13 @@ from halffull.core.values import Request, Signals, State
 
 PREFILL_RATE = 10_000.0
 """tokens/s assumed of a replica before anything is learned; only ratios between replicas matter"""
-PRIOR_TOKENS = 2_000.0
-"""how much evidence of its own (prompt tokens) a replica needs to move half-way from the fleet's rate"""
+PRIOR_TOKENS = 8_000.0
+"""how much evidence of its own (prompt tokens) a replica needs to move half-way from the fleet's rate: with less, the one that
+was lucky with its first prompts gets all of an idle fleet's requests, and the prefix caches of the others stay empty"""
+FLEET_PRIOR_TOKENS = 1_000.0
+"""how much evidence the fleet needs to move half-way from `PREFILL_RATE`"""
+LOOK_S = 1.0
+"""how often the rates of replicas without new evidence are brought towards the fleet's"""
 LEARNING_HALF_LIFE_S = 30.0
 KV_HALF_LIFE_S = 7.0
 """freed KV is averaged over about ten seconds (e-folding)"""
@@ -168,9 +173,9 @@ class Replica:
     def learn(self, work: int, now: float, fleet_rate: float) -> None:
         """A first token was seen: the time since the last one, or since work began, tells how fast the replica prefills.
 
-        To be called before `started`.
+        To be called before `started`. Work 0: none was seen, evidence fades.
         """
-        self._prefilled.add(work, now - self._busy_since, now)
+        self._prefilled.add(work, now - self._busy_since if work else 0.0, now)
         self.prefill_rate = self.prefill_rate_told or self._prefilled.value(fleet_rate, PRIOR_TOKENS)
 
     def unsent(self, prompt_tokens: int, cached_tokens: int = 0) -> None:
@@ -230,7 +235,7 @@ class Replica:
 
 
 class Books:
-    """All replicas by name, and the fleet's average prefill rate."""
+    """All replicas by name, and what is learned of all together."""
 
     def __init__(self) -> None:
         self.replicas: dict[str, Replica] = {}
@@ -247,7 +252,8 @@ class Books:
         """the last requests that were answered in full, and the tokens of their answers"""
         self.completed = 0
         """requests answered in full since the start"""
-        self._rates = 0.0
+        self._prefilled = Rate(LEARNING_HALF_LIFE_S)
+        self._looked_at = 0.0
 
     @property
     def decode_left_s(self) -> float:
@@ -269,27 +275,30 @@ class Books:
 
     @property
     def fleet_rate(self) -> float:
-        """Mean learned prefill rate (tokens/s): what a replica without evidence is taken for."""
-        return self._rates / len(self.replicas) if self.replicas else PREFILL_RATE
+        """Learned prefill rate of all replicas together (tokens/s): what one without evidence is taken for."""
+        return self._prefilled.value(PREFILL_RATE, FLEET_PRIOR_TOKENS)
 
     def add(self, replica: Replica) -> None:
         """Open a page; the replica is taken to be as fast as the fleet until it shows otherwise."""
         replica.prefill_rate = replica.prefill_rate_told or self.fleet_rate
         self.replicas[replica.name] = replica
-        self._rates += replica.prefill_rate
 
     def remove(self, replica: Replica) -> None:
         """Close a page."""
         del self.replicas[replica.name]
         self.prefixes.forget(replica.name)
-        self._rates -= replica.prefill_rate
 
     def learn(self, replica: Replica, work: int, now: float) -> None:
         """Learn from a first token that was seen; see `Replica.learn`."""
-        before = replica.prefill_rate
+        self._prefilled.add(work, now - replica.busy_since, now)
         replica.learn(work, now, self.fleet_rate)
-        if self.replicas.get(replica.name) is replica:
-            self._rates += replica.prefill_rate - before
+
+    def look(self, now: float) -> None:
+        """Let evidence fade: a replica that was slow, or seemed so, gets another chance. To be called often."""
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            for replica in self.replicas.values():
+                replica.learn(0, now, self.fleet_rate)
 
     def first_token(self, request: Request, now: float) -> None:
         """The first token of a streamed answer was seen."""

@@ -178,6 +178,7 @@ class Dispatcher:
                 self.refresh(replica, now)
             elif replica.place < 0:
                 self.refresh(replica, now)
+        self.books.look(now)
         self._placement.stir()
         return [*self._give(now), *self._expire(now), *self._move(now)]
 

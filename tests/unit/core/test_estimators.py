@@ -47,23 +47,40 @@ def test_the_books_learn_how_fast_each_replica_prefills() -> None:
     books.add(fast)
     books.add(slow)
     now = 0.0
-    for _ in range(50):
+    for _ in range(600):
         for replica, seconds in ((fast, 0.05), (slow, 0.2)):
             replica.sent(1000, now)
             books.learn(replica, 1000, now + seconds)
             replica.started(1000, now + seconds)
             replica.ended(1000, now + seconds)
-        now += 1.0
+        now += 0.2
 
     assert fast.prefill_rate == pytest.approx(20_000, rel=0.1)
     assert slow.prefill_rate == pytest.approx(5_000, rel=0.1)
-    assert books.fleet_rate == pytest.approx((fast.prefill_rate + slow.prefill_rate) / 2)
+    assert books.fleet_rate == pytest.approx(8_000, rel=0.05)
     late = Replica("late", "h", 3)
     books.add(late)
-    assert late.prefill_rate == pytest.approx(12_500, rel=0.1)
-    for replica in (fast, slow, late):
-        books.remove(replica)
-    assert books.fleet_rate == PREFILL_RATE
+    assert late.prefill_rate == books.fleet_rate
+
+
+def test_a_replica_that_is_not_tried_is_taken_for_an_average_one_again() -> None:
+    books = Books()
+    slow, lucky, untried = (Replica(name, "h", 1) for name in ("slow", "lucky", "untried"))
+    for replica in (slow, lucky, untried):
+        books.add(replica)
+    for replica, seconds in ((slow, 1.0), (lucky, 0.1)):
+        for _ in range(20):
+            replica.sent(1000, 0.0)
+            books.learn(replica, 1000, seconds)
+            replica.unsent(1000)
+    assert slow.prefill_rate < 2_000 < 4_000 < lucky.prefill_rate
+    assert untried.prefill_rate == PREFILL_RATE
+
+    books.look(1.0)
+    assert untried.prefill_rate == books.fleet_rate < 2_500
+    books.look(1000.0)
+    assert slow.prefill_rate == pytest.approx(books.fleet_rate, rel=0.01)
+    assert lucky.prefill_rate == pytest.approx(books.fleet_rate, rel=0.01)
 
 
 def test_freed_kv_has_a_floor_and_needs_a_capacity() -> None:
