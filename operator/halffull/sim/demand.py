@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Demand:
-    """The first part is what clients ask, the second is the run's, the third is what is measured."""
+    """The first parts are what clients ask, then come what the run needs and what is measured."""
 
     number: int
     arrived: float
@@ -30,6 +30,11 @@ class Demand:
     router: float
     """which router it meets: a number in [0, 1)"""
 
+    think_s: float = 0.0
+    """time that its client thinks before it asks"""
+    next_turn: "Demand | None" = None
+    """what the client asks once it has this answer; arrives then"""
+
     exchange: Exchange | None = None
     sequence: EngineSequence | None = None
     page: "Page | None" = None
@@ -45,8 +50,6 @@ class Demand:
     """when its answer was complete"""
     failure: str = ""
     """reason of its failure"""
-    moves: int = 0
-    """times that it was moved before it started"""
     preemptions: int = 0
     cached_tokens: int = 0
     replica: int = -1

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from halffull.api.scenario import Contender
-from halffull.core.books import PREFILL_RATE, Replica
+from halffull.core.books import Replica
 from halffull.sim.profiles import Profile
 from halffull.sim.setting import Setting
 from halffull.sim.trace import BLOCK_TOKENS
@@ -34,6 +34,11 @@ def pooled(profile: Profile, replicas: int) -> Profile:
     )
 
 
+def true_rate(profile: Profile, slowness: float) -> float:
+    """Prompt tokens per second of a replica that is so much slower than its profile."""
+    return 1 / (profile.per_prefill_token * slowness)
+
+
 def _engine(setting: Setting, index: int, profile: Profile, speed: float) -> VirtualEngine:
     pages = []
     for _ in range(setting.scenario.routers.count):
@@ -46,6 +51,6 @@ def _engine(setting: Setting, index: int, profile: Profile, speed: float) -> Vir
         )
         replica.kv_tokens = float(profile.kv_tokens)
         if setting.scenario.engines.speeds_told:
-            replica.prefill_rate_told = PREFILL_RATE * speed
+            replica.prefill_rate_told = true_rate(profile, 1 / speed)
         pages.append(Page(replica))
     return VirtualEngine(index, profile, 1 / speed, pages, block_size=BLOCK_TOKENS, prefix_cache=setting.prefix_cache)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, inf
+from operator import attrgetter
 
 from halffull.api.scenario import Contender, Objective
 from halffull.sim.demand import Demand
@@ -115,6 +116,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def _measured(demands: Sequence[Demand]) -> list[Demand]:
+    demands = sorted(demands, key=attrgetter("arrived"))
     since = demands[0].arrived + UNMEASURED * (demands[-1].arrived - demands[0].arrived)
     return [demand for demand in demands if demand.arrived >= since]
 

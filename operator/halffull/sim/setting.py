@@ -7,6 +7,7 @@ from random import Random
 
 from halffull.api.scenario import Clients, Scenario
 from halffull.sim import workload
+from halffull.sim.conversation import link, with_histories
 from halffull.sim.demand import Demand
 from halffull.sim.presets import PRESETS, Lengths, Preset, Trace
 from halffull.sim.profiles import PROFILES, Profile
@@ -58,15 +59,20 @@ class Setting:
     def demands(self, seed: int) -> list[Demand]:
         """The requests of one run, by arrival."""
         calls = workload.permuted(self.calls, seed)
+        clients = self.scenario.clients
         if self.poisson:
             times = workload.poisson_times(len(calls), self.rate, seed)
         else:
             times = workload.recorded_times(calls, self.rate, seed)
+        if clients.sessions is not None:
+            calls = with_histories(calls, clients.sessions, self.profile.kv_tokens)
         rng = Random(f"clients {seed}")
-        clients = self.scenario.clients
-        return [
+        demands = [
             _demand(number, at, call, clients, rng) for number, (at, call) in enumerate(zip(times, calls, strict=True))
         ]
+        if clients.sessions is not None:
+            link(demands, clients.sessions, rng)
+        return demands
 
 
 def setting(scenario: Scenario) -> Setting:
@@ -93,6 +99,10 @@ def setting(scenario: Scenario) -> Setting:
         calls = tuple(workload.repeated(pool, scenario.requests or max(len(pool), DEFAULT_REQUESTS)))
     else:
         calls = pool[: scenario.requests]
+    if (sessions := scenario.clients.sessions) is not None:
+        if pool[0].blocks:
+            raise SettingError("clients.sessions: the trace has conversations of its own, its prompts share blocks")
+        pool = tuple(with_histories(pool, sessions, profile.kv_tokens))
     _check_size(calls, profile)
     saturation = saturated_throughput(pool, profile)
     rate = scenario.rate or (scenario.load or DEFAULT_LOAD) * saturation * engines.count

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from random import Random
 from typing import Any
 
@@ -22,7 +23,7 @@ from halffull.core.values import Request, State
 from halffull.sim.demand import Demand
 from halffull.sim.engine_model import EngineSequence, Outcome
 from halffull.sim.engine_model import Phase as SequencePhase
-from halffull.sim.fleet import virtual_engines
+from halffull.sim.fleet import true_rate, virtual_engines
 from halffull.sim.scheduler import dispatcher_of
 from halffull.sim.setting import Setting
 from halffull.sim.sharing import Entry, Sharing
@@ -55,7 +56,7 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._ticket = count()
         self._open = len(self.demands)
-        self._arrivals = iter(self.demands)
+        self._arrivals = (demand for demand in self.demands if demand.arrived < inf)
         self._by_name = {page.replica.name: engine for engine in self.engines for page in engine.pages}
 
     def run(self) -> None:
@@ -84,10 +85,13 @@ class Simulation:
     def _next_arrival(self) -> None:
         demand = next(self._arrivals, None)
         if demand is not None:
-            self._at(demand.arrived, self._arrive, demand)
+            self._at(demand.arrived, self._arrive_next, demand)
+
+    def _arrive_next(self, demand: Demand) -> None:
+        self._next_arrival()
+        self._arrive(demand)
 
     def _arrive(self, demand: Demand) -> None:
-        self._next_arrival()
         now = self.now
         self._catch_up()
         dispatcher = self.dispatchers[int(demand.router * len(self.dispatchers))]
@@ -171,6 +175,10 @@ class Simulation:
         if exchange is not None and exchange.failure is not None:
             demand.failure = exchange.failure.reason.header
         self._open -= 1
+        turn = demand.next_turn
+        if turn is not None:
+            turn.arrived = self.now + turn.think_s
+            self._at(turn.arrived, self._arrive, turn)
 
     # --- engines
 
@@ -313,6 +321,9 @@ class Simulation:
 
     def _slow_down(self, change: tuple[VirtualEngine, float]) -> None:
         engine, factor = change
+        if self.setting.scenario.engines.speeds_told:
+            for page in engine.pages:
+                page.replica.prefill_rate_told = true_rate(self.setting.profile, engine.speed_slowness * factor)
         if engine.slow_down(factor, self.now):
             self._at_end_of(engine)
 
