@@ -15,6 +15,7 @@ from halffull.core.faults import Blame, Fault
 from halffull.core.gate import GATES, LimitParameters
 from halffull.core.health import Verdict
 from halffull.core.limits import Limits
+from halffull.core.redispatch import MOST
 from halffull.core.values import Request, State
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
@@ -98,10 +99,10 @@ class Scheduling(RuleBasedStateMachine):
     @rule(data=st.data(), fault=st.sampled_from(Fault))
     def refuse(self, data: Any, fault: Fault) -> None:
         if exchange := self.pick(data, Phase.CONNECTING, Phase.WAITING):
-            attempts = exchange.attempts
+            attempts, moves = exchange.attempts, exchange.moves
             given = self.dispatcher.not_started(exchange, BUSY, fault, self.now)
             self.carry_out(given)
-            if attempts >= self.limits.attempts or not exchange.request.resendable:
+            if attempts - moves >= self.limits.attempts or not exchange.request.resendable:
                 assert exchange.phase is Phase.FAILED
             elif fault.treatment.blame is not Blame.BUSY:
                 assert exchange.phase is not Phase.FAILED
@@ -159,6 +160,14 @@ class Scheduling(RuleBasedStateMachine):
             self.dispatcher.refresh(replica, self.now)
         self.carry_out(self.dispatcher.release(self.now))
 
+    @precondition(lambda self: self.dispatcher.books.replicas)
+    @rule(data=st.data(), suspended=st.booleans())
+    def suspend(self, data: Any, suspended: bool) -> None:
+        replica = data.draw(st.sampled_from(list(self.dispatcher.books.replicas.values())))
+        replica.suspended = suspended
+        self.dispatcher.refresh(replica, self.now)
+        self.carry_out(self.dispatcher.release(self.now))
+
     @rule(policy=st.sampled_from(list(POLICIES)), gate=st.sampled_from(list(GATES)))
     def swap(self, policy: str, gate: str) -> None:
         waiting = len(self.dispatcher.queue)
@@ -205,6 +214,7 @@ class Scheduling(RuleBasedStateMachine):
             held_for_better = self.policy in COSTING and 0 < len(taking) < len(candidates)
             assert not taking or held_for_better, "work conservation"
         for exchange in self.exchanges:
+            assert exchange.moves <= MOST
             held = exchange.phase in (Phase.CONNECTING, Phase.WAITING, Phase.STREAMING)
             assert held == (exchange.replica is not None)
 

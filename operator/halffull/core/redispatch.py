@@ -121,16 +121,18 @@ def start_s(replica: Replica, context: Context, *, work: int, tokens: int, reque
 
     Itself is among them; `head` is the work of the queue's first, 0 where it is alone. The larger of two waits: for compute,
     less what was done for the head since the last first token; and for memory and a place in the batch, which answers leave
-    as long as they last on average. A head that is overdue by more than a step tells that the replica is slower than learned.
+    as long as they last on average. A head that is overdue by more than a step tells that the replica is slower than learned,
+    and is taken to need as long again as it is late.
     """
-    speed, done = replica.prefill_rate, 0.0
+    speed, done, late = replica.prefill_rate, 0.0, 0.0
     if head:
         elapsed = context.now - replica.busy_since
         done = min(speed * elapsed, head)
         longest = head + replica.max_batched_tokens
-        if speed * elapsed > longest:
+        late = max(elapsed - longest / speed, 0.0)
+        if late:
             speed = longest / elapsed
-    wait = (work - done) / speed
+    wait = late + (work - done) / speed
     missing = (requests - replica.max_sequences) / max(replica.decoding, 1)
     if replica.kv_tokens is not None:
         room = replica.kv_tokens - replica.decode_tokens

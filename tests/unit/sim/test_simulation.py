@@ -174,3 +174,21 @@ def test_what_arrives_during_a_step_waits_for_the_next():
     simulation.demands[0].arrived, simulation.demands[1].arrived = 0.0, 0.1
     simulation.run()
     assert [demand.first for demand in simulation.demands] == pytest.approx([1.0, 1.01])
+
+
+@pytest.mark.parametrize("routers", [{"count": 1}, {"count": 2, "shareSeconds": 0.005, "dispatchSeconds": 0.003}])
+def test_what_waits_at_a_replica_that_slows_is_moved_and_nothing_is_lost(routers):
+    slowdown = {"replica": 0, "factor": 8, "fromSeconds": 5, "forSeconds": 10}
+    run = setting(mixed_calls(600), 20.0, engines={"count": 4, "slowdowns": [slowdown]}, routers=routers)
+    parameters = [{"parameters": {"llumnix": {"maxMoves": most}}} for most in (0, 3)]
+    stay, move = (play(run, contender("llumnix", **each)) for each in parameters)
+    if routers["count"] > 1:
+        for index in range(4):
+            move._share(index)
+    assert_conserved(move)
+    assert sum(engine.tokens for engine in move.engines) == sum(demand.output_tokens for demand in move.demands)
+    moves = [demand.exchange.moves for demand in move.demands]
+    assert 0 < sum(moves) < 300
+    assert max(moves) <= 3
+    waits = [sorted(demand.first - demand.arrived for demand in each.demands) for each in (stay, move)]
+    assert waits[1][-6] < 0.7 * waits[0][-6]
