@@ -114,6 +114,11 @@ async def test_engines_queue_and_preempt() -> None:
     assert any(demand.preemptions for demand in simulated.demands)
 
 
+async def test_requests_leave_the_queues_of_engines() -> None:
+    simulated = await alike(plan(), "llumnix", "fcfs", "none")
+    assert any(decision.attempt > 1 for decision in simulated.decisions)
+
+
 @pytest.mark.parametrize("policy", ["sal", "halffull"])
 async def test_answers_that_are_not_streamed(policy: str) -> None:
     await alike(plan(streamed=0.4), policy)

@@ -31,8 +31,6 @@ from in_memory import Transport, whole
 
 MODEL = "m"
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-TOKEN = b'data: {"choices":[{"index":0,"text":" a","finish_reason":null}],"usage":null}\n\n'
-LAST = b'data: {"choices":[{"index":0,"text":"","finish_reason":"length"}],"usage":null}\n\n'
 
 
 class VirtualRouter:
@@ -135,6 +133,16 @@ class VirtualRouter:
         self.at(self.now + self.setting.scenario.routers.signals_seconds, self._scrape)
 
 
+class Connection(Transport):
+    """The engine's side hears at once of the end."""
+
+    closing: Callable[[], None]
+
+    def close(self) -> None:
+        self.closing()
+        super().close()
+
+
 class VirtualEngine(Pool):
     """An engine that takes HTTP requests over in-memory connections and answers at the pace of the engine model."""
 
@@ -154,9 +162,16 @@ class VirtualEngine(Pool):
         if upstream is None:
             upstream = Upstream(self, lambda: self._router.now)
             received: list[bytes] = []
-            transport = Transport(upstream.connection_lost, lambda data: self._receive(upstream, received, data))
+            transport = Connection(upstream.connection_lost, lambda data: self._receive(upstream, received, data))
+            transport.closing = lambda: self._leave(upstream)
             upstream.connection_made(transport)
         return upstream
+
+    def _leave(self, upstream: Upstream) -> None:
+        """The router closed a connection: an engine forgets what it was asked there."""
+        for sequence in [sequence for sequence in self._told if sequence.owner[1] is upstream]:
+            self.model.cancel(sequence)
+            del self._told[sequence]
 
     def exposition(self) -> bytes:
         """What a scrape finds."""
@@ -179,9 +194,11 @@ class VirtualEngine(Pool):
         received.clear()
         number = int(head.partition(b"x-request-id: ")[2].partition(b"\r\n")[0])
         demand = self._router.demands[number]
-        assert body == body_of(demand), "the engine gets the client's body"
+        fields, own = json.loads(body), json.loads(body_of(demand))
+        assert {name: fields[name] for name in own} == own, "the engine gets the client's request"
+        told = bool(fields.get("stream_options", {}).get("continuous_usage_stats"))
         sequence = EngineSequence(
-            demand.prompt_tokens, demand.output_tokens, demand.blocks, owner=(demand, upstream, self._router.now)
+            demand.prompt_tokens, demand.output_tokens, demand.blocks, owner=(demand, upstream, told)
         )
         self._told[sequence] = 0
         self.model.submit(sequence)
@@ -211,20 +228,23 @@ class VirtualEngine(Pool):
             self._end(sequence)
 
     def _token(self, sequence: EngineSequence) -> None:
-        demand, upstream, _ = sequence.owner
+        demand, upstream, told = sequence.owner
         self._told[sequence] += 1
         if demand.stream:
             opening = STREAM if self._told[sequence] == 1 else b""
-            upstream.data_received(opening + chunk(TOKEN))
+            choice = {"index": 0, "text": " a", "finish_reason": None}
+            upstream.data_received(opening + chunk(event(demand, [choice], self._told[sequence] if told else None)))
 
     def _end(self, sequence: EngineSequence) -> None:
-        demand, upstream, _ = sequence.owner
-        usage = {"prompt_tokens": demand.prompt_tokens, "completion_tokens": demand.output_tokens}
+        demand, upstream, told = sequence.owner
+        tokens = demand.output_tokens
         if demand.stream:
-            told = json.dumps({"choices": [], "usage": usage}).encode()
-            upstream.data_received(chunk(LAST + b"data: " + told + b"\n\ndata: [DONE]\n\n") + b"0\r\n\r\n")
+            choice = {"index": 0, "text": "", "finish_reason": "length"}
+            last = event(demand, [choice], tokens if told else None) + event(demand, [], tokens)
+            upstream.data_received(chunk(last + b"data: [DONE]\n\n") + b"0\r\n\r\n")
         else:
-            body = json.dumps({"choices": [{"text": " a", "finish_reason": "length"}], "usage": usage}).encode()
+            answer = {"choices": [{"text": " a", "finish_reason": "length"}], "usage": usage_of(demand, tokens)}
+            body = json.dumps(answer).encode()
             head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
             upstream.data_received(head + body)
 
@@ -239,6 +259,16 @@ def in_sessions(demands: list[Demand]) -> list[Demand]:
     for demand in demands:
         demand.session = prompt.session({b"x-halffull-session": session_of(demand).encode()}, "")
     return demands
+
+
+def usage_of(demand: Demand, tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": demand.prompt_tokens, "completion_tokens": tokens}
+
+
+def event(demand: Demand, choices: list[dict[str, object]], tokens: int | None) -> bytes:
+    """One event of a stream; it tells usage where `tokens` is given."""
+    usage = None if tokens is None else usage_of(demand, tokens)
+    return b"data: " + json.dumps({"choices": choices, "usage": usage}, separators=(",", ":")).encode() + b"\n\n"
 
 
 def chunk(data: bytes) -> bytes:

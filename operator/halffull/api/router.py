@@ -77,6 +77,13 @@ class AccessLog(Document):
     """Share of requests that are written, 0 to 1; 0: none."""
 
 
+class Record(Document):
+    """A file of what requests were like and what became of them, for `halffull simulate --trace`; it holds no text."""
+
+    max_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 36)] = 32 << 20
+    """Bytes of disk per router process; the oldest half goes first. A request takes about 0.4 kB, and 20 bytes per 512 bytes of its prompt."""
+
+
 class Router(Document):
     """The routing sidecar."""
 
@@ -115,5 +122,7 @@ class Router(Document):
     """When a request that has not started is tried at another replica."""
     access_log: AccessLog = AccessLog()
     """Lines for finished requests."""
+    record: Record | None = None
+    """Record requests, without their text, for replays under other policies; absent: do not."""
     request_timeout_seconds: Seconds = 3600.0
     """Seconds from a request's arrival to the end of its answer."""

@@ -14,7 +14,7 @@ from halffull.api.base import Document
 from halffull.api.engine import EngineLimits, EnginePriority, EngineType, Scheme
 from halffull.api.errors import UNKNOWN_FIELD, DocumentError, path, sentences
 from halffull.api.model_deployment import Tokenizer
-from halffull.api.router import AccessLog, Drain, Retries, RouterLimits
+from halffull.api.router import AccessLog, Drain, Record, Retries, RouterLimits
 from halffull.api.scheduling import Scheduling
 from halffull.api.values import Items, Port, SecondsOrZero
 
@@ -56,6 +56,7 @@ class RouterSettings(Document):
     drain: Drain = Drain()
     retries: Retries = Retries()
     access_log: AccessLog = AccessLog()
+    record: Record | None = None
     request_timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
 

@@ -144,13 +144,13 @@ class Scenario(Document):
     workload: str = "convP"
     """Name of a preset: lengths, arrivals, GPU and memory."""
     trace: str | None = None
-    """File of requests (Azure's CSV, Mooncake's JSON lines), or a directory that holds the workload's; absent: the lengths that ship with halffull."""
+    """File of requests (what routers recorded, Azure's CSV, Mooncake's JSON lines), or a directory that holds the workload's; absent: the lengths that ship with halffull."""
     requests: Count | None = None
     """Requests to run; absent: the trace's, or 20,000 of lengths alone."""
     arrivals: Literal["trace", "poisson"] | None = None
     """When they come: as recorded, in another tempo, or independently; absent: the workload's."""
     load: Factor | None = None
-    """Arrival rate over the throughput of all replicas when saturated; absent without `rate`: 0.9."""
+    """Arrival rate over the throughput of all replicas when saturated; absent without `rate`: as routers recorded it, else 0.9."""
     rate: Factor | None = None
     """Arrival rate, requests a second."""
     seeds: Count = 3

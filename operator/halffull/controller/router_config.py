@@ -47,6 +47,7 @@ def router_config(
             drain=spec.router.drain,
             retries=spec.router.retries,
             access_log=spec.router.access_log,
+            record=spec.router.record,
             request_timeout_seconds=spec.router.request_timeout_seconds,
         ),
         balance=balance or (previous.balance if previous else Balance()),

@@ -16,6 +16,7 @@ TLS_FOLDER = "/etc/halffull/tls"
 STATE_FOLDER = "/var/lib/halffull"
 ADMIN_TOKEN, PEER_TOKEN = "admin-token", "peer-token"
 """keys of the Secret `<name>-router`"""
+STATE_MIB = 64
 END_SECONDS = 15
 """grace beyond draining for a router's exit"""
 RESTRICTED = {
@@ -95,7 +96,7 @@ def _volumes(owner: ModelDeployment) -> list[tuple[str, Document]]:
     spec, own = owner.spec, names.router(owner.metadata.name)
     mounts: list[tuple[str, Document]] = [
         (CONFIG_FOLDER, {"name": "halffull-config", "configMap": {"name": own, "optional": True}}),
-        (STATE_FOLDER, {"name": "halffull-state", "emptyDir": {"sizeLimit": "64Mi"}}),
+        (STATE_FOLDER, {"name": "halffull-state", "emptyDir": {"sizeLimit": f"{_state_mib(owner)}Mi"}}),
         (SECRET_FOLDER, {"name": "halffull-secret", "projected": {"sources": _tokens(owner)}}),
     ]
     if spec.router.tls:
@@ -105,6 +106,13 @@ def _volumes(owner: ModelDeployment) -> list[tuple[str, Document]]:
     if spec.engine.api_key_secret_ref:
         mounts.append((API_KEY_FOLDER, _secret("halffull-engine-api-key", spec.engine.api_key_secret_ref.name)))
     return mounts
+
+
+def _state_mib(owner: ModelDeployment) -> int:
+    """Return what the routers of a pod may write: half of the usual is for recordings, which may ask for more."""
+    router = owner.spec.router
+    recorded = router.workers * router.record.max_bytes if router.record else 0
+    return STATE_MIB + max(-(-recorded // 2**20) - STATE_MIB // 2, 0)
 
 
 def _secret(volume: str, secret: str) -> Document:

@@ -37,6 +37,7 @@ class Deployment:
         session: aiohttp.ClientSession,
         guard: Guard,
         say: Say,
+        record: Path | None = None,
     ) -> None:
         self.wanted = wanted
         """as the files have it"""
@@ -52,6 +53,7 @@ class Deployment:
             session=session,
             guard=guard,
             say=say,
+            record=record / f"{name}.jsonl" if record else None,
         )
         self.engines = Engines(session, guard, say, changed=self._publish, released=self.router.released)
         self._balance = Balance()

@@ -23,12 +23,18 @@ ANSWER_S = 2.0
 class Machine:
     """All ModelDeployments of some files; an async context manager. Nothing it started outlives it."""
 
-    def __init__(self, paths: Sequence[Path], *, host: str, port: int, admin_port: int, say: Say) -> None:
-        """The first ModelDeployment gets `port` and `admin_port`, each further one the next two; 0: free ones."""
+    def __init__(
+        self, paths: Sequence[Path], *, host: str, port: int, admin_port: int, say: Say, record: Path | None = None
+    ) -> None:
+        """The first ModelDeployment gets `port` and `admin_port`, each further one the next two; 0: free ones.
+
+        `record`: directory where each router records its requests; None: in its own, if its ModelDeployment says so.
+        """
         self._files = Files(paths)
         self._host = host
         self._ports = (port, admin_port)
         self._say = say
+        self._record = record
         self._guard = Guard()
         self._folder = TemporaryDirectory(prefix="halffull-")
         self._deployments: dict[Key, Deployment] = {}
@@ -43,8 +49,10 @@ class Machine:
         return self._deployments
 
     async def __aenter__(self) -> Self:
-        """Start everything; raises DocumentError or StartError, and then leaves nothing running."""
+        """Start everything; raises DocumentError, StartError or OSError, and then leaves nothing running."""
         wanted = self._files.load()
+        if self._record is not None:
+            self._record.mkdir(parents=True, exist_ok=True)
         self._guard.__enter__()
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S))
         try:
@@ -130,6 +138,7 @@ class Machine:
             session=self._session,
             guard=self._guard,
             say=self._say,
+            record=self._record,
         )
 
     async def _stop(self) -> None:

@@ -30,13 +30,16 @@ class RouterProcess:
         session: aiohttp.ClientSession,
         guard: Guard,
         say: Say,
+        record: Path | None = None,
     ) -> None:
-        """`folder` holds its files; a port 0 is a free one, which it keeps."""
+        """`folder` holds its files; a port 0 is a free one, which it keeps; `record`: where it records requests."""
         self._host = host
         self.port = port
         self.admin_port = admin_port
         self._config = folder / "router.json"
+        self._folder = folder
         self._ready = folder / "ready.json"
+        self._record = record
         self._session = session
         self._process = Process(f"{name} router", self._command, self._serves, guard=guard, say=say)
 
@@ -114,7 +117,8 @@ class RouterProcess:
             *(sys.executable, "-m", "halffull", "router"),
             *("--host", self._host, "--port", str(self.port), "--admin-port", str(self.admin_port)),
             *("--config", str(self._config), "--ready-file", str(self._ready)),
-            *("--log-level", "warning"),
+            *("--state-dir", str(self._folder), "--log-level", "warning"),
+            *(("--record", str(self._record)) if self._record else ()),
         ]
 
     async def _serves(self) -> bool:

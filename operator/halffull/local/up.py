@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--port", type=int, default=8000, help="port of the first router, each further one has the next; 0: free ones"
     )
     parser.add_argument("--admin-port", type=int, default=9000, help="admin port of the first router; 0: free ones")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="record requests, without their text: DIR/NAME.jsonl per ModelDeployment",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         for line in error.lines:
             say(line)
         return 2
-    except StartError as error:
+    except (StartError, OSError) as error:
         say(str(error))
         return 1
     return 0
@@ -60,7 +66,12 @@ async def _run(arguments: argparse.Namespace) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
             loop.add_signal_handler(number, stop)
     machine = Machine(
-        arguments.files, host=arguments.host, port=arguments.port, admin_port=arguments.admin_port, say=say
+        arguments.files,
+        host=arguments.host,
+        port=arguments.port,
+        admin_port=arguments.admin_port,
+        say=say,
+        record=arguments.record,
     )
     try:
         async with machine:

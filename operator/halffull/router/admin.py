@@ -1,11 +1,11 @@
-"""The admin port: `/healthz`, `/readyz`, `/metrics`, `/status`, `/decisions`. Read only; never a prompt or an answer.
+"""The admin port: `/healthz`, `/readyz`, `/metrics`, `/status`, `/decisions`, `/recording`. Never a prompt or an answer.
 
 `app` starts it beside the public port; kubelet, Prometheus, the operator and people call it.
 """
 
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,17 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, gener
 from halffull.router.status import Report
 
 DECISIONS_SHOWN = 100
-GUARDED = frozenset({"/status", "/decisions"})
+GUARDED = frozenset({"/status", "/decisions", "/recording"})
 """what a token guards; probes and Prometheus have none"""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def application(report: Report, metrics: CollectorRegistry, token_file: Path | None = None) -> web.Application:
+def application(
+    report: Report,
+    metrics: CollectorRegistry,
+    recording: Callable[[], AsyncIterator[bytes]],
+    token_file: Path | None = None,
+) -> web.Application:
     """Return the application of the admin port; `token_file` as for `guard`."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -42,13 +47,27 @@ def application(report: Report, metrics: CollectorRegistry, token_file: Path | N
             return web.Response(status=400, text="count must be a whole number\n")
         return _json({"decisions": report.decisions(count)})
 
+    async def recorded(request: web.Request) -> web.StreamResponse:
+        return await streamed(request, recording())
+
     made = web.Application(middlewares=guard(token_file))
     made.router.add_get("/healthz", healthz)
     made.router.add_get("/readyz", readyz)
     made.router.add_get("/metrics", expose)
     made.router.add_get("/status", status)
     made.router.add_get("/decisions", decisions)
+    made.router.add_get("/recording", recorded)
     return made
+
+
+async def streamed(request: web.Request, lines: AsyncIterator[bytes]) -> web.StreamResponse:
+    """Answer with JSON lines as they come."""
+    response = web.StreamResponse(headers={"content-type": "application/jsonl"})
+    await response.prepare(request)
+    async for piece in lines:
+        await response.write(piece)
+    await response.write_eof()
+    return response
 
 
 def guard(token_file: Path | None) -> list[Any]:

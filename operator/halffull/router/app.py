@@ -40,6 +40,7 @@ from halffull.router.kube import ApiServer
 from halffull.router.output import Output
 from halffull.router.peering import Peering
 from halffull.router.proxy import Proxy, Settings
+from halffull.router.recording import Recorder
 from halffull.router.scrape import Plan, Scraper
 from halffull.router.status import Report
 from halffull.router.supervision import again
@@ -78,6 +79,8 @@ class Options:
     admin_token_file: Path | None = None
     """holds the bearer token that some admin pages demand; None: they are open"""
     state_dir: Path | None = None
+    record: Path | None = None
+    """record requests here, whatever the configuration says; None: in `state_dir`, if the configuration says so"""
     ready_file: Path | None = None
     fallback_engine: EngineTarget | None = None
     """forwarded to while there is no configuration at all"""
@@ -118,6 +121,13 @@ class Router:
             self._scraper = Scraper(plan, now, rng, self._proxy.refresh, owns=sharing.owns, share=sharing.scraped)
         self._fleet = Fleet(dispatcher.books, self._proxy, self._scraper, now)
         access_log = AccessLog(self._output.write, time.time, rng)
+        self._recorder = Recorder(
+            _recording(options),
+            self._proxy,
+            time.time,
+            secret=options.peering.token if options.peering else lambda: None,
+            always=options.record is not None,
+        )
         if options.traces and (spans := tracing.tracer(now, time.time)) is not None:
             self._proxy.witnesses.append(spans)
         source = options.source
@@ -125,6 +135,7 @@ class Router:
             dispatcher=dispatcher,
             proxy=self._proxy,
             access_log=access_log,
+            recorder=self._recorder,
             fleet=self._fleet,
             scraper=self._scraper,
             kubernetes=self._kubernetes,
@@ -146,6 +157,7 @@ class Router:
             scraper=self._scraper,
             connections=lambda: len(self._proxy.clients),
             draining=self._stopping.is_set,
+            recording=self._recorder.figures,
             sharing=sharing,
             now=now,
         )
@@ -158,7 +170,12 @@ class Router:
             stack.callback(self._close_calls)
             stack.push_async_callback(self._kubernetes.close)
             admin_port = await self._open_admin(stack)
-            for work, name in ((self._source.run, "configuration"), (self._housekeep, "housekeeping")):
+            stack.push_async_callback(self._recorder.flush)
+            for work, name in (
+                (self._source.run, "configuration"),
+                (self._housekeep, "housekeeping"),
+                (self._recorder.run, "recording"),
+            ):
                 stack.callback(self._loop.create_task(again(work, name)).cancel)
             stack.callback(self._scraper.close)
             stack.callback(self._applier.close)
@@ -196,7 +213,9 @@ class Router:
 
     async def _open_admin(self, stack: AsyncExitStack) -> int:
         """Open the admin port first, so that probes hear from us from the beginning; return it (a socket: 0)."""
-        pages = admin.application(self._report, metrics.registry(self._report), self._options.admin_token_file)
+        pages = admin.application(
+            self._report, metrics.registry(self._report), self._recorder.content, self._options.admin_token_file
+        )
         runner = web.AppRunner(pages, access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -317,3 +336,11 @@ class Router:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hurry.wait()
+
+
+def _recording(options: Options) -> Path | None:
+    """Return where requests are recorded, if they are: workers of one pod share their directory, not their files."""
+    if options.record is not None or options.state_dir is None:
+        return options.record
+    worker = f"-{options.admin_socket.stem}" if options.admin_socket is not None else ""
+    return options.state_dir / f"recording{worker}.jsonl"

@@ -22,6 +22,7 @@ from halffull.router.fleet import Fleet
 from halffull.router.kube import ApiServer
 from halffull.router.priority import Priority
 from halffull.router.proxy import BYTES_PER_TOKEN, Proxy, Settings
+from halffull.router.recording import Recorder
 from halffull.router.scrape import Plan, Scraper
 from halffull.router.supervision import again
 
@@ -37,6 +38,7 @@ class Applier:
         dispatcher: Dispatcher,
         proxy: Proxy,
         access_log: AccessLog,
+        recorder: Recorder,
         fleet: Fleet,
         scraper: Scraper,
         kubernetes: aiohttp.ClientSession,
@@ -49,6 +51,7 @@ class Applier:
         self._dispatcher = dispatcher
         self._proxy = proxy
         self._access_log = access_log
+        self._recorder = recorder
         self._fleet = fleet
         self._scraper = scraper
         self._kubernetes = kubernetes
@@ -77,6 +80,7 @@ class Applier:
             self._dispatcher.configure(made.policy, made.ordering, made.gate, limits, self._now())
         self._proxy.configure(plan.adapter, settings)
         self._log_access(document.router.access_log.sample)
+        self._recorder.configure(document.router.record)
         self._proxy.engines.tls = tls
         self._proxy.engines.connect_s = document.router.limits.connect_seconds
         self._scraper.plan.client.close()

@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="directory that keeps the last endpoints")
     parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="record requests here, without their text, for halffull simulate"
+    )
+    parser.add_argument(
         "--fallback-engine",
         metavar="TYPE=HOST:PORT",
         help="engine to forward to while there is no configuration (a sidecar's own pod)",
@@ -109,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             admin_socket=arguments.admin_socket,
             admin_token_file=arguments.admin_token_file,
             state_dir=arguments.state_dir,
+            record=arguments.record,
             ready_file=arguments.ready_file,
             fallback_engine=_fallback(arguments.fallback_engine),
             traces="OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ,
@@ -152,6 +156,7 @@ def _run_workers(arguments: argparse.Namespace) -> int:
         arguments.ready_file,
         arguments.admin_token_file,
         arguments.peer_port,
+        arguments.record,
         passed,
     )
 

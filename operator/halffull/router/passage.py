@@ -257,8 +257,7 @@ class Passage:
             return
         if generated is not None:
             proxy.dispatcher.progressed(exchange, generated - exchange.tokens)
-        if prompt_tokens and self._prompt.text_bytes:
-            proxy.ratio.add(self._prompt.text_bytes, prompt_tokens)
+        proxy.counted(self._prompt, prompt_tokens)
         proxy.telemetry.of(exchange.replica.name).finished(
             prompt_tokens or exchange.request.prompt_tokens, exchange.tokens,
             now - exchange.started_at if self._answer.events and exchange.started_at is not None else None,
@@ -387,7 +386,7 @@ class Passage:
         """The request is over. Passage and exchange let go of each other, so that no garbage collector need come."""
         self._proxy.passages.discard(self)
         if self._proxy.witnesses:
-            self._proxy.tell(self._head, self.exchange, self.request_id, self.arrived, status=status, reason=reason)
+            self._proxy.tell(self, self._head, self._prompt, self._body, status=status, reason=reason)
         if self._continuation is not None:
             self._continuation.close()
         exchange, self.exchange = self.exchange, None

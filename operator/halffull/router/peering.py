@@ -48,7 +48,7 @@ class Peering:
     def sharing(self, proxy: Proxy, scraper: Callable[[], Scraper], now: Callable[[], float], rng: Rng) -> Sharing:
         """Make the router's part that tells and hears."""
         name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        return Sharing(name, proxy, scraper, token=self._token, now=now, rng=rng)
+        return Sharing(name, proxy, scraper, token=self.token, now=now, rng=rng)
 
     async def listen(self, sharing: Sharing, host: str) -> list[asyncio.Server]:
         """Accept peers. Raises OSError where an address is taken."""
@@ -79,8 +79,8 @@ class Peering:
             port_names=PORT_NAMES,
         )  # fmt: skip
 
-    def _token(self) -> bytes | None:
-        """Read anew at each handshake, so that a new secret counts at once."""
+    def token(self) -> bytes | None:
+        """Return the secret; empty: none is needed; None: there is none yet. Read anew at each handshake, so that a new secret counts at once."""
         if self.token_file is None:
             return b""
         try:

@@ -21,11 +21,13 @@ from halffull.core.exchange import Exchange, Phase
 from halffull.core.values import Request, State
 from halffull.engines.base import Adapter, Dialect, Path
 from halffull.router import dialect, framing
+from halffull.router.blocks import blocks_of
 from halffull.router.client import Client, ClientLimits
 from halffull.router.engines import Engines
 from halffull.router.head import Head
 from halffull.router.passage import Passage
 from halffull.router.priority import Priority, number
+from halffull.router.prompt import Prompt
 from halffull.router.resume import Allowance
 from halffull.router.telemetry import Ended, Telemetry
 
@@ -74,7 +76,9 @@ class Proxy:
         self.telemetry = Telemetry()
         self.allowance = Allowance()
         self.block_key = secrets.token_bytes(16)
-        """of hashes of prompts; no other process can tell what they stand for"""
+        """of hashes of prompts; who does not have it cannot tell what they stand for"""
+        self.recording = False
+        """witnesses want the hashes of each prompt"""
         self.ratio = Ratio(settings.bytes_per_token)
         self.clients: set[Client] = set()
         self.passages: set[Passage] = set()
@@ -250,27 +254,36 @@ class Proxy:
         given = head.fields.get(b"x-request-id")
         return given.decode() if given is not None and _REQUEST_ID.match(given) else next(self._ids)
 
-    def tell(
-        self, head: Head, exchange: Exchange | None, request_id: str, arrived: float, *, status: int, reason: str
-    ) -> None:
+    def counted(self, prompt: Prompt, tokens: int | None) -> None:
+        """The engine said how many tokens a prompt has; None: it did not."""
+        prompt.counted = tokens
+        if tokens and prompt.text_bytes:
+            self.ratio.add(prompt.text_bytes, tokens)
+
+    def tell(self, passage: Passage, head: Head, prompt: Prompt, body: bytes, *, status: int, reason: str) -> None:
         """Tell the witnesses how a request ended."""
+        exchange = passage.exchange
         replica = exchange.replica if exchange is not None else None
+        estimate = exchange.request.prompt_tokens if exchange is not None else 0
         ended = Ended(
-            request_id=request_id,
+            request_id=passage.request_id,
             method=head.method.decode(),
             path=self.adapter.label(head.path),
             status=status,
             reason=reason,
             replica=replica.name if replica is not None else "",
             attempts=exchange.attempts if exchange is not None else 0,
-            prompt_tokens=exchange.request.prompt_tokens if exchange is not None else 0,
+            prompt_tokens=prompt.counted or estimate,
             generated_tokens=exchange.tokens if exchange is not None else 0,
             caller=exchange.request.caller if exchange is not None else "",
             traceparent=head.fields.get(b"traceparent", b"").decode("latin-1"),
-            arrived=arrived,
+            arrived=passage.arrived,
             sent_at=(exchange.sent_at or None) if exchange is not None else None,
             started_at=exchange.started_at if exchange is not None else None,
             ended_at=self.clock(),
+            request=exchange.request if exchange is not None else None,
+            prompt_bytes=prompt.text_bytes,
+            blocks=blocks_of(body, self.block_key) if self.recording else (),
         )
         for witness in self.witnesses:
             witness(ended)

@@ -37,6 +37,7 @@ class Report:
         scraper: Scraper,
         connections: Callable[[], int],
         draining: Callable[[], bool],
+        recording: Callable[[], dict[str, Any] | None],
         sharing: Sharing | None,
         now: Callable[[], float],
     ) -> None:
@@ -50,6 +51,7 @@ class Report:
         self.scraper = scraper
         self.connections = connections
         self._draining = draining
+        self._recording = recording
         self.sharing = sharing
         self.now = now
 
@@ -85,6 +87,7 @@ class Report:
                 "continued": telemetry.continued,
             },
             "tokens": self._tokens(),
+            "recording": self._recording(),
         }
 
     def decisions(self, count: int) -> list[dict[str, Any]]:

@@ -119,6 +119,7 @@ class Ended(NamedTuple):
     """the last one that it was given to; empty: none"""
     attempts: int
     prompt_tokens: int
+    """as the engine counted them where it said so, else the estimate"""
     generated_tokens: int
     caller: str
     """a hash"""
@@ -127,6 +128,12 @@ class Ended(NamedTuple):
     sent_at: float | None
     started_at: float | None
     ended_at: float
+    request: Request | None = None
+    """as scheduling saw it; None: it was refused before"""
+    prompt_bytes: int = 0
+    """of text"""
+    blocks: tuple[bytes, ...] = ()
+    """hashes of the prompt's blocks, while requests are recorded"""
 
 
 class Telemetry:

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from halffull.router import merge
-from halffull.router.admin import DECISIONS_SHOWN, guard
+from halffull.router.admin import DECISIONS_SHOWN, guard, streamed
 from halffull.router.discovery import address
 from halffull.router.output import Output
 
@@ -47,6 +47,8 @@ class Place:
     """demanded here; the workers' own sockets are in a folder of ours"""
     peer_port: int | None = None
     """of the first worker, for routers of other pods; each further one has the next; None: there are no other pods"""
+    record: Path | None = None
+    """where requests are recorded, each worker in a file of its own"""
     arguments: Sequence[str] = field(default=())
     """of `halffull router`, without workers, ports and ready file"""
 
@@ -95,6 +97,7 @@ class Workers:
                 *("--port", str(port), "--reuse-port", "--admin-socket", str(self._socket(number))),
                 *("--ready-file", str(self._ready(number))),
                 *self._peering(number),
+                *self._recording(number),
                 stdout=asyncio.subprocess.DEVNULL,
             )
             self._processes[number] = process
@@ -120,6 +123,10 @@ class Workers:
             arguments += ["--peer-port", str(first + number), "--peer-first-port", str(first)]
             arguments += ["--peer-processes", str(self._count)]
         return arguments
+
+    def _recording(self, number: int) -> list[str]:
+        record = self._place.record
+        return [] if record is None else ["--record", str(record.with_stem(f"{record.stem}-{number}"))]
 
     async def _announce(self, port: int, admin_port: int) -> None:
         """Say where we serve, once every worker does."""
@@ -157,12 +164,27 @@ class Workers:
             registry.register(_Merged(merge.metrics([text for _, text in await self._pages("/metrics")])))
             return web.Response(body=generate_latest(registry), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
+        async def recording(request: web.Request) -> web.StreamResponse:
+            return await streamed(request, self._recordings())
+
         made = web.Application(middlewares=guard(self._place.admin_token_file))
         for path, handler in (("/healthz", healthz), ("/readyz", readyz), ("/status", status)):
             made.router.add_get(path, handler)
         made.router.add_get("/decisions", decisions)
         made.router.add_get("/metrics", metrics)
+        made.router.add_get("/recording", recording)
         return made
+
+    async def _recordings(self) -> AsyncIterator[bytes]:
+        """What each worker recorded, one after the other."""
+        for number in range(self._count):
+            connector = aiohttp.UnixConnector(str(self._socket(number)))
+            async with (
+                aiohttp.ClientSession(connector=connector) as session,
+                session.get("http://worker/recording") as answer,
+            ):
+                async for piece in answer.content.iter_any():
+                    yield piece
 
     async def _pages(self, path: str) -> list[tuple[int, str]]:
         """Answers 200 of the workers. Raises HTTPServiceUnavailable where none gives one, or what one of them refuses."""

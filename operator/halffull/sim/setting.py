@@ -12,7 +12,7 @@ from halffull.sim.demand import Demand
 from halffull.sim.presets import PRESETS, Lengths, Preset, Trace
 from halffull.sim.profiles import PROFILES, Profile
 from halffull.sim.saturation import saturated_throughput
-from halffull.sim.trace import BLOCK_TOKENS, Call, TraceError, read_trace, recorded_lengths
+from halffull.sim.trace import BLOCK_TOKENS, Call, Live, TraceError, read_trace, recorded_lengths
 
 DEFAULT_LOAD = 0.9
 DEFAULT_REQUESTS = 20_000
@@ -90,7 +90,8 @@ def setting(scenario: Scenario) -> Setting:
         max_sequences=engines.max_sequences or min(profile.max_sequences, batched),
     )
     pool = _pool(scenario, preset)
-    poisson = preset.poisson if scenario.arrivals is None else scenario.arrivals == "poisson"
+    live = pool[0].live is not None
+    poisson = preset.poisson and not live if scenario.arrivals is None else scenario.arrivals == "poisson"
     if not poisson and not pool[-1].at_s:
         raise SettingError(
             f"workload {scenario.workload} needs recorded arrivals: give --trace with {_file(preset)}, or --arrivals poisson"
@@ -106,7 +107,9 @@ def setting(scenario: Scenario) -> Setting:
     _check_size(calls, profile)
     saturation = saturated_throughput(pool, profile)
     rate = scenario.rate or (scenario.load or DEFAULT_LOAD) * saturation * engines.count
-    prefix_cache = preset.prefix_cache if engines.prefix_cache is None else engines.prefix_cache
+    if live and not (poisson or scenario.rate or scenario.load):
+        rate = len(calls) / (calls[-1].at_s - calls[0].at_s)  # as it was
+    prefix_cache = preset.prefix_cache or live if engines.prefix_cache is None else engines.prefix_cache
     return Setting(scenario, profile, prefix_cache, calls, poisson, saturation, rate)
 
 
@@ -137,6 +140,12 @@ def _demand(number: int, at: float, call: Call, clients: Clients, rng: Random) -
     factor = clients.token_bias
     if clients.token_noise:
         factor *= rng.lognormvariate(0.0, clients.token_noise)
+    told = call.live or Live(
+        clients.streamed >= 1 or rng.random() < clients.streamed,
+        0 if not clients.urgent or rng.random() < clients.urgent else 1,
+        f"caller-{rng.randrange(clients.callers)}" if clients.callers > 1 else "",
+        "",
+    )
     return Demand(
         number=number,
         arrived=at,
@@ -144,9 +153,9 @@ def _demand(number: int, at: float, call: Call, clients: Clients, rng: Random) -
         output_tokens=call.output_tokens,
         blocks=call.blocks[: call.prompt_tokens // BLOCK_TOKENS],
         estimate=max(1, round(call.prompt_tokens * factor)),
-        stream=clients.streamed >= 1 or rng.random() < clients.streamed,
-        priority=0 if not clients.urgent or rng.random() < clients.urgent else 1,
-        caller=f"caller-{rng.randrange(clients.callers)}" if clients.callers > 1 else "",
-        session="",
+        stream=told.stream,
+        priority=told.priority,
+        caller=told.caller,
+        session=told.session,
         router=rng.random(),
     )

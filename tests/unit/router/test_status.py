@@ -53,6 +53,7 @@ class World:
             scraper=Scraper(cast("Plan", None), lambda: self.now, random.Random(1), lambda _: None),
             connections=lambda: 5,
             draining=lambda: self.draining,
+            recording=lambda: {"recorded": 7},
             sharing=None,
             now=lambda: self.now,
         )
@@ -92,6 +93,12 @@ class World:
         self.telemetry.decisions.append(Decision(self.now - 1, "r1", "a", 1, 0.5, 100, 1, 100))
 
 
+async def recorded() -> AsyncIterator[bytes]:
+    """What a recorder has."""
+    yield b'{"recording":1}\n'
+    yield b'{"input_length":3}\n'
+
+
 @pytest.fixture
 def world() -> World:
     return World()
@@ -99,7 +106,9 @@ def world() -> World:
 
 @pytest.fixture
 async def client(world: World) -> AsyncIterator[TestClient[Any, Any]]:
-    async with TestClient(TestServer(admin.application(world.report, metrics.registry(world.report)))) as made:
+    async with TestClient(
+        TestServer(admin.application(world.report, metrics.registry(world.report), recorded))
+    ) as made:
         yield made
 
 
@@ -192,6 +201,7 @@ async def test_paths_of_the_admin_port(world: World, client: TestClient[Any, Any
     }
     assert (await (await client.get("/decisions?count=0")).json()) == {"decisions": []}
     assert (await client.get("/decisions?count=x")).status == 400
+    assert await (await client.get("/recording")).text() == '{"recording":1}\n{"input_length":3}\n'
 
 
 async def test_metrics_are_the_counters(world: World, client: TestClient[Any, Any]) -> None:

@@ -1,8 +1,10 @@
-"""Traces: both forms are read, times count from the first arrival, and an error names the line."""
+"""Traces: all forms are read, times count from the first arrival, and an error names the line."""
+
+import json
 
 import pytest
 
-from halffull.sim.trace import RECORDED, Call, TraceError, parse_trace, read_trace, recorded_lengths
+from halffull.sim.trace import RECORDED, Call, Live, TraceError, parse_trace, read_trace, recorded_lengths
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:04.0319600,3180,8
@@ -13,6 +15,16 @@ MOONCAKE = """{"timestamp": 1000, "input_length": 1100, "output_length": 6, "has
 
 {"timestamp": 1277, "input_length": 700, "output_length": 92, "hash_ids": [0, 7]}
 """
+
+
+def recording(*entries):
+    """What routers write: a header, then a line per request; this one's tokens have five bytes."""
+    usual = {
+        "output_length": 3, "hash_ids": [], "prompt_bytes": 5, "input_length": 1, "stream": True, "max_tokens": None,
+        "priority": 0, "caller": "", "session": "", "status": 200, "replica": "a",
+    }  # fmt: skip
+    lines = [{"recording": 1, "blockBytes": 512}, *({**usual, **entry} for entry in entries)]
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def test_azure_rows_are_sorted_and_count_from_the_first():
@@ -35,6 +47,26 @@ def test_mooncake_lines_keep_their_blocks():
     ]
 
 
+def test_a_recording_keeps_what_the_router_knew_and_leaves_out_what_got_no_token():
+    asked = {"stream": False, "priority": 2, "caller": "c", "session": "s"}
+    text = recording({"timestamp": 2000, "input_length": 7, "prompt_bytes": 35, **asked}) + recording(
+        {"timestamp": 1500.5, "input_length": 9, "prompt_bytes": 45},
+        {"timestamp": 1, "output_length": 0, "status": 503},
+    )
+    assert parse_trace(text, "r.jsonl") == [
+        Call(0.0, 9, 3, (), Live(True, 0, "", "")),
+        Call(pytest.approx(0.4995), 7, 3, (), Live(False, 2, "c", "s")),
+    ]
+
+
+def test_prompts_of_a_recording_share_the_blocks_that_their_texts_share():
+    """Five bytes a token: 512 tokens are five blocks of the router."""
+    prompt = {"timestamp": 0, "input_length": 2048, "prompt_bytes": 10240}
+    first, second = [*range(20)], [*range(12), *range(100, 108)]
+    calls = parse_trace(recording({**prompt, "hash_ids": first}, {**prompt, "hash_ids": second}), "r.jsonl")
+    assert [call.blocks for call in calls] == [(4, 9, 14, 19), (4, 9, 102, 107)]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -48,6 +80,10 @@ def test_mooncake_lines_keep_their_blocks():
         (MOONCAKE + '{"timestamp": 0, "input_length": 5}\n', "line 4: 'output_length' is missing"),
         (MOONCAKE + "nonsense\n", "line 4"),
         (MOONCAKE + "[]\n", "line 4"),
+        (recording({"timestamp": "noon"}), "line 2: .*noon"),
+        (recording({}), "line 2: 'timestamp' is missing"),
+        (recording() + "{}\n", "line 2: 'output_length' is missing"),
+        (recording({"timestamp": 1})[:-9], "line 2"),
         (MOONCAKE + '{"timestamp": null, "input_length": 5, "output_length": 5}\n', "line 4"),
     ],
 )
