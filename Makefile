@@ -9,7 +9,7 @@ ARGS ?=
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo test check format crds image e2e test-vllm fuzz bench bench-proxy bench-policies bench-schedulers constraints clean
+.PHONY: help venv binaries demo test check format crds image e2e test-vllm chaos fuzz bench bench-proxy bench-policies bench-schedulers constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ e2e: venv binaries ## test $(IMAGE) on the cluster of $KUBECONFIG
 
 test-vllm: venv ## test with real vLLMs; $HALFFULL_VLLM_SERVE is a command `serve PORT [options of vllm serve]`
 	.venv/bin/pytest -m vllm tests/clients tests/real_vllm $(ARGS)
+
+chaos: venv binaries ## play faults before a router under load: ARGS='kill-half soak --requests 1000000'
+	PYTHONPATH=tests .venv/bin/python -m chaos $(ARGS)
 
 fuzz: venv ## feed the data path a million mutated byte streams: ARGS='--seed 7 --streams 200000'
 	PYTHONPATH=tests .venv/bin/python tests/fuzz.py $(ARGS)

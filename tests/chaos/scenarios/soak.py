@@ -1,0 +1,79 @@
+"""F10: very many requests while replicas come, die and go and policies change: nothing grows, and the books end empty."""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from itertools import cycle
+from pathlib import Path
+
+from chaos.crowd import Crowd
+from chaos.questions import Mix, Questions
+from chaos.record import Record
+from chaos.stage import ENGINE, Stage, Up, page, ready, until
+from halffull.policies.catalog import POLICIES
+
+MIX = Mix(prompt_tokens=(5, 60), answer_tokens=(1, 8), plain=0.4)
+RATE = 150.0
+CHURN_S = 4.0
+GROWTH_MIB = 24
+"""that memory may differ between a third of the way and the end: policies that learn, buffers of malloc"""
+
+
+async def play(stage: Stage, record: Record) -> None:
+    """As many as `--requests` says; every few seconds a replica is killed, the fleet grows or shrinks, the policy changes."""
+    total = 1500 if record.short else int(record.figures["requests"])
+    engine = {"type": "simulated", "template": {"args": [*ENGINE, "--speedup", "10"]}}
+    sizes = []
+    async with stage.up(replicas=4, engine=engine) as up:
+        await until(up.admin_url, lambda status: ready(status, 4))
+        async with Crowd(lambda: up.url, Questions(16, MIX), rate=RATE) as crowd:
+            churning = asyncio.create_task(_churn(up))
+            for _ in range(10):
+                await crowd.answered(total // 10, within_s=max(60.0, total / 10))
+                sizes.append(await _size(up))
+            churning.cancel()
+            with suppress(asyncio.CancelledError):
+                await churning
+        record.take(crowd)
+        await record.read(up.admin_url)
+        end = await until(up.admin_url, lambda status: not any(p["inFlight"] for p in status["replicas"]), 30.0)
+        engines_idle = [await _held(f"http://{name}") for name in up.engines()]
+    early, late = sizes[3], sizes[-1]
+    record.figures["size"] = {"early": early, "end": late}
+    record.nothing_failed()
+    record.goal("RSS flat", late["rssMib"] - early["rssMib"] <= GROWTH_MIB)
+    record.goal("file descriptors flat", late["files"] - early["files"] <= 64)
+    record.goal("threads flat", late["threads"] <= early["threads"] + 2)
+    keys = ("prefillTokens", "waitingPromptTokens", "decoding", "decodeTokens")
+    record.goal("the books end empty", not any(p[key] for p in end["replicas"] for key in keys))
+    record.goal("so do the engines", not any(engines_idle))
+
+
+async def _churn(up: Up) -> None:
+    """Until cancelled."""
+    policies, sizes, kill = cycle(sorted(POLICIES)), cycle((3, 5, 4)), cycle((False, True))
+    while True:
+        await asyncio.sleep(CHURN_S)
+        up.edit(scheduling={"policy": next(policies)}, replicas=next(sizes))
+        if next(kill) and (engines := list(up.engines().values())):
+            with suppress(ProcessLookupError):
+                os.kill(engines[0], signal.SIGKILL)
+
+
+async def _size(up: Up) -> dict[str, float]:
+    """Of the router's process."""
+    process = Path(f"/proc/{up.router()}")
+    fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    return {
+        "rssMib": round(int(fields["VmRSS"].split()[0]) / 1024, 1),
+        "threads": int(fields["Threads"]),
+        "files": len(list((process / "fd").iterdir())),
+    }
+
+
+async def _held(url: str) -> float:
+    """Requests that an engine runs or has waiting, as it says itself."""
+    names = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+    text = await page(url, "/metrics")
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(names))
