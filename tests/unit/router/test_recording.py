@@ -125,7 +125,7 @@ async def test_without_a_place_the_router_says_so() -> None:
 def test_the_oldest_half_goes_first_and_the_rest_is_a_recording(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     line = json.dumps({"timestamp": 1, "input_length": 10, "output_length": 5, "stream": True, "priority": 0,
-                       "caller": "", "session": "", "hash_ids": []}).encode() + b"\n"  # fmt: skip
+                       "caller": "", "session": "", "hash_ids": [], "prompt_bytes": 40}).encode() + b"\n"  # fmt: skip
     for _ in range(100):
         append(path, line * 3, 2000)
     sizes = [file.stat().st_size for file in (older(path), path)]
