@@ -125,8 +125,8 @@ class Contender(Document):
     """What it is called in tables."""
     scheduling: Scheduling
     """Policy, ordering, gate and their parameters, as in a ModelDeployment; the queue's bounds are not used."""
-    bound: Literal["none", "super"] = "none"
-    """`super`: one replica as large as all together takes the place of the fleet: a bound, not a policy."""
+    bound: Literal["none", "super", "oracle"] = "none"
+    """`super`: one replica as large as all together takes the place of the fleet; `oracle`: the scheduler knows how long answers will be. Bounds, not schedulers."""
 
 
 class Scenario(Document):

@@ -16,10 +16,11 @@ from rich.progress import Progress
 from halffull.api.scenario import Scenario
 from halffull.sim.comparison import Summary, compare
 from halffull.sim.goodput import Goodput, goodputs
+from halffull.sim.optimum import Distance, distances
 from halffull.sim.plot import PlotError, draw, figure_module
 from halffull.sim.presets import PRESETS
 from halffull.sim.setting import Setting, SettingError, setting
-from halffull.sim.table import goodput_table, table, title
+from halffull.sim.table import distance_table, goodput_table, table, title
 from halffull.sim.trace import TraceError
 
 DEFAULT_POLICIES = "round-robin,least-requests,sal"
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--policies",
         metavar="LIST",
-        help=f"POLICY[/ORDERING[/GATE]],... or super, a bound; the first is the baseline ({DEFAULT_POLICIES})",
+        help=f"POLICY[/ORDERING[/GATE]],... or the bounds super and oracle; the first is the baseline ({DEFAULT_POLICIES})",
     )
     what.add_argument("--baseline", metavar="NAME", help="the one that others are compared with")
     what.add_argument("--seeds", type=int, metavar="N", help="runs of each")
@@ -67,6 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot", type=Path, metavar="FILE", help="draw TTFT, p99 over load, and replicas over time (extra `plot`)"
     )
     output.add_argument("--goodput", action="store_true", help="search the largest load at which the objective is met")
+    output.add_argument(
+        "--optimum",
+        type=int,
+        nargs="?",
+        const=8,
+        metavar="N",
+        help="compare with the exact optimum of small cases of N requests (8), one for each seed",
+    )
     output.add_argument("--objective", metavar="S", type=float, help="TTFT that is good, seconds (2)")
     output.add_argument("--share-good", metavar="X", type=float, help="share of requests that must be good (0.95)")
     output.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
@@ -83,10 +92,18 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     console = Console(width=None if sys.stdout.isatty() else 200)
     jobs = max(1, arguments.jobs)
-    if arguments.goodput:
+    if arguments.optimum:
+        try:
+            apart = _distances(plan, arguments.optimum)
+        except ValueError as error:
+            sys.stderr.write(f"halffull simulate: {error}\n")
+            return 2
+        console.print(distance_table(plan, arguments.optimum, apart))
+        figures: dict[str, Any] = {"optimum": [asdict(each) for each in apart]}
+    elif arguments.goodput:
         found = _search(plan, jobs)
         console.print(goodput_table(plan, found))
-        figures: dict[str, Any] = {"goodput": [asdict(each) | {"load": each.load} for each in found]}
+        figures = {"goodput": [asdict(each) | {"load": each.load} for each in found]}
     else:
         summaries = _compare(plan, jobs, timeline=arguments.plot is not None)
         console.print(table(plan, summaries))
@@ -122,6 +139,8 @@ def contender(text: str) -> dict[str, Any]:
     """Return the entry of `contenders` that `POLICY[/ORDERING[/GATE]]` means."""
     if text == "super":
         return {"name": text, "bound": "super", "scheduling": {"policy": "round-robin", "gate": "none"}}
+    if text == "oracle":
+        return {"name": text, "bound": "oracle", "scheduling": {"policy": "halffull", "ordering": "srpt"}}
     names = dict(zip(("policy", "ordering", "gate"), text.split("/"), strict=False))
     return {"name": text, "scheduling": {key: name for key, name in names.items() if name}}
 
@@ -147,6 +166,12 @@ def _compare(plan: Setting, jobs: int, *, timeline: bool = False) -> list[Summar
     with _progress() as progress:
         task = progress.add_task("simulating", total=runs)
         return compare(plan, min(jobs, runs), lambda _: progress.advance(task), timeline=timeline)
+
+
+def _distances(plan: Setting, size: int) -> list[Distance]:
+    with _progress() as progress:
+        task = progress.add_task("searching", total=plan.scenario.seeds)
+        return distances(plan, size, lambda: progress.advance(task))
 
 
 def _search(plan: Setting, jobs: int) -> list[Goodput]:

@@ -24,6 +24,7 @@ from halffull.sim.demand import Demand
 from halffull.sim.engine_model import EngineSequence, Outcome
 from halffull.sim.engine_model import Phase as SequencePhase
 from halffull.sim.fleet import true_rate, virtual_engines
+from halffull.sim.oracle import TrueLengths
 from halffull.sim.scheduler import dispatcher_of
 from halffull.sim.setting import Setting
 from halffull.sim.sharing import Entry, Sharing
@@ -50,6 +51,9 @@ class Simulation:
             dispatcher_of(contender.scheduling, setting.scenario.objective, Random(f"router {number} {seed}"))
             for number in range(routers.count)
         ]
+        if contender.bound == "oracle":
+            for dispatcher in self.dispatchers:
+                dispatcher.books.outputs = TrueLengths(self.demands)
         self._routers = routers
         self._sharing = [Sharing(self.dispatchers, engine.pages) for engine in self.engines]
         self._watch = watch

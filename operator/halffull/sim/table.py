@@ -6,6 +6,7 @@ from rich.table import Table
 
 from halffull.sim.comparison import Summary
 from halffull.sim.goodput import Goodput
+from halffull.sim.optimum import Distance
 from halffull.sim.setting import Setting
 
 
@@ -49,6 +50,18 @@ def goodput_table(setting: Setting, goodputs: Sequence[Goodput]) -> Table:
     for goodput in goodputs:
         span = f"{min(goodput.loads):.2f}-{max(goodput.loads):.2f}"
         result.add_row(goodput.contender, f"{goodput.load:.3f}", span, f"{goodput.load / base:.2f}" if base else "-")
+    return result
+
+
+def distance_table(setting: Setting, size: int, distances: Sequence[Distance]) -> Table:
+    """Return one row per contender: how many times the optimum its figures are."""
+    scenario = setting.scenario
+    heading = f"{scenario.workload}: {scenario.seeds} cases of {size} requests on {scenario.engines.count} replicas"
+    result = Table(title=heading, title_justify="left", box=None, pad_edge=False)
+    for name in ("policy", "mean TTFT/optimum", "makespan/optimum"):
+        result.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+    for distance in distances:
+        result.add_row(distance.contender, f"{distance.mean_flow:.3f}", f"{distance.makespan:.3f}")
     return result
 
 
