@@ -40,18 +40,19 @@ class Child:
     log: Path
     port: int
     admin_port: int | None
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}"
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def admin_url(self) -> str:
-        return f"http://127.0.0.1:{self.admin_port}"
+        return f"http://{self.host}:{self.admin_port}"
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -71,25 +72,27 @@ class Stage:
     @asynccontextmanager
     async def child(
         self, command: str, *arguments: str, prefix: tuple[str, ...] = (), program: tuple[str, ...] = ("-m", "halffull"),
-        output: Path | None = None,
+        output: Path | None = None, host: str = "127.0.0.1", begun: Callable[[int], None] = lambda _: None,
     ) -> AsyncIterator[Child]:  # fmt: skip
-        """Run `halffull COMMAND`; return once it serves. Killed at the end, if it has not ended."""
+        """Run `halffull COMMAND`; return once it serves. Killed at the end, if it has not ended.
+
+        `prefix`: what it is run by; `begun` is called with its process id at once.
+        """
         name = f"{command}-{next(self._numbers)}"
         ready, log = self.folder / f"{name}.ready", self.folder / f"{name}.log"
-        where = [] if "--port" in arguments else ["--port", "0"]
-        where += ["--host", "127.0.0.1"] if "--host" not in arguments else []
-        where += ["--admin-port", "0"] if command == "router" and "--admin-port" not in arguments else []
+        where = ["--host", host, "--port", "0", *(["--admin-port", "0"] if command == "router" else [])]
         line = [*prefix, sys.executable, *program, command, *where, "--ready-file", str(ready), *arguments]
         with (output or log).open("wb") as out:
             process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=out)  # noqa: ASYNC220 (short)
         try:
+            begun(process.pid)
             async with asyncio.timeout(START_S):
                 while not ready.exists():
                     if process.poll() is not None:
                         raise RuntimeError(f"{name} ended: {log.read_text() if log.exists() else ''}")
                     await asyncio.sleep(LOOK_S)
             ports = json.loads(ready.read_text())
-            yield Child(process, log, ports["port"], ports.get("adminPort"))
+            yield Child(process, log, ports["port"], ports.get("adminPort"), host)
         finally:
             process.kill()
             process.wait()

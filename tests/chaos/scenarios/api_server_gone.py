@@ -40,9 +40,7 @@ async def play(stage: Stage, record: Record) -> None:
         operator = await stack.enter_async_context(stage.child("operator", *options))
         control_plane.apply(model_deployment(NAME, NAMESPACE, replicas=3))
         for number in range(3):
-            engine = await stack.enter_async_context(
-                stage.child("engine", "--model", MODEL, "--host", "0.0.0.0", *ENGINE)
-            )
+            engine = await stack.enter_async_context(stage.child("engine", "--model", MODEL, *ENGINE, host="0.0.0.0"))
             pod = f"engine-{number}"
             control_plane.apply(endpoint_slice(NAMESPACE, NAME, f"{NAME}-engines", pod, address, engine.port, "http"))
         routers = [await _router(stack, stage, control_plane) for _ in range(2)]
