@@ -33,6 +33,13 @@ STREAM_ENDS: Mapping[Dialect, tuple[bytes, ...]] = {
 """What closes a stream of server-sent events: OpenAI's data `[DONE]`, else the name of the last event."""
 
 
+SEAMLESS = frozenset(
+    {
+        "model", "stream", "stream_options", "max_tokens", "min_tokens", "ignore_eos", "temperature", "top_p", "top_k",
+        "min_p", "seed", "stop", "user", "n", "priority",
+    }
+)  # fmt: skip
+"""fields of requests whose meaning does not change where a text goes on elsewhere"""
 DEAD = b"EngineCore encountered an issue"
 """with this an error begins by which vLLM says that its engine has died while its API server still answers"""
 
@@ -133,8 +140,16 @@ class Adapter:
         return next((prefix for prefix in self.prefixes if path.startswith(prefix)), "other")
 
     def limits(self, args: Sequence[str]) -> tuple[int | None, int | None]:
-        """Return (max_sequences, max_batched_tokens) as the container's command and arguments set them."""
-        return flag_number(args, self.sequence_flags), flag_number(args, self.batched_token_flags)
+        """Return (max_sequences, max_batched_tokens) as the container's command and arguments set them.
+
+        Of several flags that bound the same the smallest counts.
+        """
+        return _least(args, self.sequence_flags), _least(args, self.batched_token_flags)
+
+
+def _least(args: Sequence[str], names: Sequence[str]) -> int | None:
+    set_by = (flag_number(args, (name,)) for name in names)
+    return min((number for number in set_by if number is not None), default=None)
 
 
 def busy(event: bytes) -> bool:

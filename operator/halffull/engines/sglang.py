@@ -5,7 +5,7 @@ Sources: SGLang's `observability/metrics_collector.py` and `entrypoints/http_ser
 
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag
-from halffull.engines.base import Adapter, Container, Dialect, Limits, Path
+from halffull.engines.base import SEAMLESS, Adapter, Container, Continuing, Dialect, Limits, Path
 from halffull.engines.exposition import Exposition, Series, number, product, total
 
 RANK = b"dp_rank"
@@ -30,6 +30,9 @@ GENERATION_TOKENS = Series((b"sglang:generation_tokens_total",), rank=RANK)
 CACHED_TOKENS = Series((b"sglang:cached_tokens_total",), rank=RANK, only=((b"cache_source", b"total"),))
 TOKEN_SECONDS = Series((b"sglang:inter_token_latency_seconds_sum",), rank=RANK)
 
+# SGLang puts a last assistant message behind the rendered prompt as it is
+CHAT = Path(continuing=Continuing("messages", SEAMLESS | {"messages", "max_completion_tokens"}, usage=True))
+COMPLETIONS = Path(continuing=Continuing("prompt", SEAMLESS | {"prompt"}, usage=True))
 PLAIN = Path(streams=False)
 NATIVE = Path(Dialect.NATIVE)
 
@@ -71,8 +74,8 @@ SGLANG = Adapter(
     type="sglang",
     signals=signals,
     paths={
-        "/v1/chat/completions": Path(),
-        "/v1/completions": Path(),
+        "/v1/chat/completions": CHAT,
+        "/v1/completions": COMPLETIONS,
         "/v1/responses": Path(Dialect.RESPONSES),
         "/v1/messages": Path(Dialect.ANTHROPIC),
         "/v1/messages/count_tokens": Path(Dialect.ANTHROPIC, streams=False),

@@ -5,7 +5,7 @@ Sources: vLLM's `v1/metrics/loggers.py` and `entrypoints/**/api_router.py` of 0.
 
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag
-from halffull.engines.base import Adapter, Container, Continuing, Dialect, Limits, Path
+from halffull.engines.base import SEAMLESS, Adapter, Container, Continuing, Dialect, Limits, Path
 from halffull.engines.exposition import Exposition, Series, number, product
 
 RUNNING = Series((b"vllm:num_requests_running",))
@@ -18,13 +18,6 @@ PROMPT_TOKENS = Series((b"vllm:prompt_tokens_total",))
 GENERATION_TOKENS = Series((b"vllm:generation_tokens_total",))
 TOKEN_SECONDS = Series((b"vllm:inter_token_latency_seconds_sum", b"vllm:time_per_output_token_seconds_sum"))
 
-SEAMLESS = frozenset(
-    {
-        "model", "stream", "stream_options", "max_tokens", "min_tokens", "ignore_eos", "temperature", "top_p", "top_k",
-        "min_p", "seed", "stop", "user", "n", "priority",
-    }
-)  # fmt: skip
-"""fields whose meaning does not change where a text goes on elsewhere"""
 CHAT = Path(continuing=Continuing("messages", SEAMLESS | {"messages", "max_completion_tokens"}, usage=True))
 COMPLETIONS = Path(continuing=Continuing("prompt", SEAMLESS | {"prompt"}, usage=True))
 OPENAI = Path()

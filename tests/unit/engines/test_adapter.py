@@ -50,6 +50,7 @@ def test_paths_below_an_administrative_one_are_administrative():
         (["--max-num-seqs", "64", "--max-num-batched-tokens=4096"], (64, 4096)),
         (["--max_num_seqs=64"], (64, None)),
         (["--max-num-seqs=32", "--max-num-seqs", "64"], (64, None)),
+        (["--max-num-active-seqs", "32", "--max-num-seqs=64"], (32, None)),
         (["--max-num-batched-tokens", "8k"], (None, 8000)),
         (["--max-num-batched-tokens", "2K"], (None, 2048)),
         (["sh", "-c", "exec vllm serve /m --max-num-seqs 16 --port 1"], (16, None)),
@@ -63,6 +64,15 @@ def test_paths_below_an_administrative_one_are_administrative():
 )
 def test_limits_from_arguments(args, limits):
     assert ENGINES["vllm"].limits(args) == limits
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "simulated"])
+def test_engines_that_go_on_with_a_text(engine):
+    chat, completions = (ENGINES[engine].path(path).continuing for path in ("/v1/chat/completions", "/v1/completions"))
+    assert (chat.by, completions.by) == ("messages", "prompt")
+    assert chat.usage
+    assert completions.usage
+    assert not {"tools", "logprobs", "response_format", "echo", "best_of"} & (chat.fields | completions.fields)
 
 
 def test_limits_of_other_engines():
