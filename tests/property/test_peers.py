@@ -14,6 +14,7 @@ from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.faults import Fault
 from halffull.core.gate import GATES, LimitParameters
+from halffull.core.health import Verdict
 from halffull.core.limits import Limits
 from halffull.core.page import Load, Page
 from halffull.core.peers import Peers
@@ -22,6 +23,8 @@ from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
 
 ROUTERS, REPLICAS = 3, 2
+LIMITS = Limits(queue_requests=8, queue_timeout_s=30.0, attempts=3)
+BROKEN = Failure(Reason.ENGINE_BROKEN, "broken")
 PAIRS = [(one, other) for one in range(ROUTERS) for other in range(ROUTERS) if one != other]
 Telling = tuple[int, dict[str, Page], float | None, bool]
 
@@ -37,6 +40,7 @@ class Node:
     links: dict[int, list[Telling]] = field(default_factory=dict)
     accepted: dict[int, dict[str, Page]] = field(default_factory=dict)
     exchanges: list[Exchange] = field(default_factory=list)
+    ended: dict[Exchange, Phase] = field(default_factory=dict)
 
 
 class Fleet(RuleBasedStateMachine):
@@ -48,18 +52,20 @@ class Fleet(RuleBasedStateMachine):
 
     @initialize(policy=st.sampled_from(["sal", "least-requests", "random"]))
     def begin(self, policy: str) -> None:
-        for number in range(ROUTERS):
-            gate, limits = GATES["limit"].make(LimitParameters(4)), Limits(queue_requests=8, attempts=3)
-            dispatcher = Dispatcher(
-                POLICIES[policy].make(), ORDERINGS["fcfs"].make(), gate, random.Random(number), limits
-            )
-            node = Node(dispatcher, f"router-{number}", Peers(dispatcher.books, lambda: None))
-            dispatcher.peers = node.peers
-            self.nodes.append(node)
-            for replica in range(REPLICAS):
-                dispatcher.add(Replica(f"r{replica}", "127.0.0.1", 8000), self.now)
+        self.policy = policy
+        self.nodes = [self.router(number, f"router-{number}") for number in range(ROUTERS)]
         for one, other in PAIRS:
             self.connect(one, other)
+
+    def router(self, number: int, name: str) -> Node:
+        gate = GATES["limit"].make(LimitParameters(4))
+        policy, ordering = POLICIES[self.policy].make(), ORDERINGS["fcfs"].make()
+        dispatcher = Dispatcher(policy, ordering, gate, random.Random(number), LIMITS)
+        node = Node(dispatcher, name, Peers(dispatcher.books, lambda: None))
+        dispatcher.peers = node.peers
+        for replica in range(REPLICAS):
+            dispatcher.add(Replica(f"r{replica}", "127.0.0.1", 8000), self.now)
+        return node
 
     def connect(self, sender: int, receiver: int) -> None:
         node = self.nodes[sender]
@@ -88,11 +94,33 @@ class Fleet(RuleBasedStateMachine):
         node.exchanges.append(node.dispatcher.arrive(request, self.now))
 
     @rule(data=st.data())
-    def start(self, data: Any) -> None:
+    def send(self, data: Any) -> None:
         if found := self.pick(data, Phase.CONNECTING):
-            node, exchange = found
+            found[0].dispatcher.sent(found[1], self.now)
+
+    @rule(data=st.data())
+    def start(self, data: Any) -> None:
+        if found := self.pick(data, Phase.CONNECTING, Phase.WAITING):
+            self.begin_answer(*found)
+
+    def begin_answer(self, node: Node, exchange: Exchange) -> None:
+        if exchange.phase is Phase.CONNECTING:
             node.dispatcher.sent(exchange, self.now)
-            node.dispatcher.started(exchange, self.now)
+        node.dispatcher.started(exchange, self.now)
+
+    @rule(data=st.data())
+    def finish(self, data: Any) -> None:
+        if found := self.pick(data, Phase.STREAMING):
+            self.carry_out(found[0], found[0].dispatcher.finished(found[1], self.now))
+            assert found[1].phase is Phase.DONE
+
+    def carry_out(self, node: Node, given: list[Exchange]) -> None:
+        """What a dispatcher gives its host is to be sent or to be answered with an error, each once."""
+        assert len(given) == len(set(given))
+        for exchange in given:
+            assert exchange in node.exchanges
+            assert exchange.phase in (Phase.CONNECTING, Phase.FAILED)
+            assert (exchange.failure is not None) == (exchange.phase is Phase.FAILED)
 
     @rule(data=st.data(), tokens=st.integers(0, 600))
     def progress(self, data: Any, tokens: int) -> None:
@@ -102,20 +130,76 @@ class Fleet(RuleBasedStateMachine):
     @rule(data=st.data())
     def end(self, data: Any) -> None:
         if found := self.pick(data, Phase.QUEUED, Phase.CONNECTING, Phase.WAITING, Phase.STREAMING):
-            found[0].dispatcher.cancel(found[1], self.now)
+            self.carry_out(found[0], found[0].dispatcher.cancel(found[1], self.now))
+
+    @rule(data=st.data(), fault=st.sampled_from(Fault))
+    def move(self, data: Any, fault: Fault) -> None:
+        """Refused or broken off before it started, or afterwards: its stream goes on elsewhere."""
+        if found := self.pick(data, Phase.CONNECTING, Phase.WAITING, Phase.STREAMING):
+            self.carry_out(found[0], found[0].dispatcher.not_started(found[1], BROKEN, fault, self.now))
+            assert found[1].replica is None or found[1].phase is Phase.CONNECTING
 
     @rule(data=st.data())
-    def move(self, data: Any) -> None:
-        if found := self.pick(data, Phase.CONNECTING):
-            failure = Failure(Reason.ENGINE_BUSY, "busy")
-            found[0].dispatcher.not_started(found[1], failure, Fault.UNREACHABLE, self.now)
+    def break_off(self, data: Any) -> None:
+        if found := self.pick(data, Phase.STREAMING):
+            self.carry_out(found[0], found[0].dispatcher.broken(found[1], BROKEN, self.now, Fault.LOST))
+            assert found[1].phase is Phase.FAILED
+
+    @rule(data=st.data(), resumed=st.booleans())
+    def replica_dies(self, data: Any, resumed: bool) -> None:
+        """One router finds a replica dead: all that it holds there moves, or ends."""
+        node = self.any_node(data)
+        dispatcher = node.dispatcher
+        dead = dispatcher.books.replicas[data.draw(st.sampled_from([f"r{n}" for n in range(REPLICAS)]))]
+        dispatcher.judged(dead, self.now, alive=False, why="it died")
+        for exchange in [e for e in node.exchanges if e.replica is dead]:
+            if exchange.phase is Phase.STREAMING and not resumed:
+                self.carry_out(node, dispatcher.broken(exchange, BROKEN, self.now, Fault.SILENT))
+            else:
+                self.carry_out(node, dispatcher.not_started(exchange, BROKEN, Fault.SILENT, self.now))
+            assert exchange.replica is not dead
+        assert dead.own.load == Load()
+
+    @rule(data=st.data())
+    def replica_is_back(self, data: Any) -> None:
+        node = self.any_node(data)
+        for replica in node.dispatcher.books.replicas.values():
+            if replica.health.verdict is Verdict.OUT:
+                node.dispatcher.judged(replica, self.now, alive=True, why="it is back")
+        self.carry_out(node, node.dispatcher.release(self.now))
+
+    @rule(data=st.data(), policy=st.sampled_from(list(POLICIES)), gate=st.sampled_from(list(GATES)),
+          ordering=st.sampled_from(list(ORDERINGS)))  # fmt: skip
+    def swap(self, data: Any, policy: str, gate: str, ordering: str) -> None:
+        """A router swaps its scheduler: nobody leaves its queue."""
+        node = self.any_node(data)
+        dispatcher, waiting = node.dispatcher, len(node.dispatcher.queue)
+        dispatcher.configure(POLICIES[policy].make(), ORDERINGS[ordering].make(), GATES[gate].make(), LIMITS, self.now)
+        assert len(dispatcher.queue) == waiting
+        self.carry_out(node, dispatcher.release(self.now))
+
+    @rule(data=st.data())
+    def router_dies(self, data: Any) -> None:
+        """A router is killed with all it had; its successor, of another name, knows nothing, and nobody of it."""
+        number = data.draw(st.integers(0, ROUTERS - 1))
+        before = self.nodes[number]
+        self.serial += 1
+        self.nodes[number] = self.router(number, f"{before.name.partition('.')[0]}.{self.serial}")
+        for other, node in enumerate(self.nodes):
+            if node is not self.nodes[number]:
+                node.links.pop(number, None)
+                node.accepted.pop(number, None)
+                self.carry_out(node, node.dispatcher.heard(node.peers.lose(before.name, self.now), self.now))
+                self.connect(number, other)
+                self.connect(other, number)
 
     @rule(seconds=st.floats(0.01, 1.0))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         for node in self.nodes:
             node.peers.look()
-            node.dispatcher.tick(self.now)
+            self.carry_out(node, node.dispatcher.tick(self.now))
+            node.dispatcher.transitions.clear()
 
     @rule(data=st.data())
     def replace_replica(self, data: Any) -> None:
@@ -137,6 +221,11 @@ class Fleet(RuleBasedStateMachine):
         pages = node.peers.take()
         for link in node.links.values():
             link.append((node.number, pages, None if oldest is None else self.now - oldest, False))
+
+    def mend_links(self) -> None:
+        for sender, receiver in PAIRS:
+            if receiver not in self.nodes[sender].links:
+                self.connect(sender, receiver)
 
     def tell_all(self) -> None:
         for node in self.nodes:
@@ -176,7 +265,7 @@ class Fleet(RuleBasedStateMachine):
             node.accepted[sender] = known | pages
         else:
             assert changed == []
-        node.dispatcher.heard(changed, self.now)
+        self.carry_out(node, node.dispatcher.heard(changed, self.now))
 
     @rule(data=st.data())
     def break_link(self, data: Any) -> None:
@@ -198,9 +287,7 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def all_quiet(self) -> None:
         """Everything told and heard: every router's books are the sum of what all have."""
-        for sender, receiver in PAIRS:
-            if receiver not in self.nodes[sender].links:
-                self.connect(sender, receiver)
+        self.mend_links()
         for _ in range(100):  # what is heard may release requests, which is told in turn
             self.tell_all()
             if not any(node.peers.pending for node in self.nodes):
@@ -215,7 +302,52 @@ class Fleet(RuleBasedStateMachine):
             own = [exact(node, node.dispatcher.books.replicas[f"r{number}"]) for node in self.nodes]
             assert seen == [Load(*map(sum, zip(*own, strict=True)))] * ROUTERS
 
+    @rule()
+    def everything_ends(self) -> None:
+        """Engines answer, time passes, routers talk: every request comes to an end, and nothing is left in the books."""
+        self.mend_links()
+        for _ in range(400):
+            if all(e.phase.ended for node in self.nodes for e in node.exchanges):
+                break
+            for node in self.nodes:
+                for exchange in list(node.exchanges):
+                    if exchange.phase in (Phase.CONNECTING, Phase.WAITING):
+                        self.begin_answer(node, exchange)
+                    if exchange.phase is Phase.STREAMING:
+                        self.carry_out(node, node.dispatcher.finished(exchange, self.now))
+                for replica in node.dispatcher.books.replicas.values():
+                    if replica.health.verdict in {Verdict.OUT, Verdict.SUSPECT}:
+                        node.dispatcher.judged(replica, self.now, alive=True, why="it is back")
+            self.tell_all()
+            self.pass_time(0.5)
+        for node in self.nodes:
+            assert all(e.phase.ended for e in node.exchanges), "a request is lost"
+            assert len(node.dispatcher.queue) == 0
+            assert all(replica.own.load == Load() for replica in node.dispatcher.books.replicas.values())
+
     # --- what always holds
+
+    @invariant()
+    def nobody_is_lost_or_answered_twice(self) -> None:
+        for node in self.nodes:
+            queued = [e for e in node.exchanges if e.phase is Phase.QUEUED]
+            assert len(node.dispatcher.queue) == len(queued)
+            for exchange in node.exchanges:
+                held = exchange.phase in (Phase.CONNECTING, Phase.WAITING, Phase.STREAMING)
+                assert held == (exchange.replica is not None)
+                if exchange.phase.ended:
+                    assert node.ended.setdefault(exchange, exchange.phase) is exchange.phase
+                else:
+                    assert exchange not in node.ended
+
+    @invariant()
+    def nothing_is_negative(self) -> None:
+        for node in self.nodes:
+            for replica in node.dispatcher.books.replicas.values():
+                assert min(replica.own.load) >= 0
+                assert min(replica.foreign) >= 0
+                assert replica.streams >= 0
+            assert node.dispatcher.queue.bytes >= 0
 
     @invariant()
     def own_books_are_exact(self) -> None:
