@@ -40,8 +40,8 @@ SEAMLESS = frozenset(
     }
 )  # fmt: skip
 """fields of requests whose meaning does not change where a text goes on elsewhere"""
-DEAD = b"EngineCore encountered an issue"
-"""with this an error begins by which vLLM says that its engine has died while its API server still answers"""
+DEAD = ("EngineCore encountered an issue", "cannot schedule new futures after")
+"""with these an error begins by which a server in Python, vLLM's above all, says that its engine has died or that it ends"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,8 @@ class Adapter:
     container: Container
     ranks: bool = False
     """whether it can serve what waits by the field `priority` of requests, lower first (an option of its own)"""
+    kv_events: bool = False
+    """whether it can publish what its prefix cache holds, with the session of each request (an option of its own)"""
     metrics_path: str = "/metrics"
     sequence_flags: tuple[str, ...] = ()
     """arguments that set `max_sequences`"""
@@ -183,12 +185,12 @@ def aborted(event: bytes) -> bool:
 
 
 def dead(data: bytes) -> bool:
-    """Whether an answer's or an event's data says that the engine itself has died (vLLM's EngineDeadError)."""
-    if DEAD not in data:
+    """Whether an answer's or an event's data says that the engine has died, or shuts down and takes no request."""
+    if b'"error"' not in data:
         return False
     document = _json_object(data)
     error = document.get("error", document)
-    return isinstance(error, dict) and str(error.get("message")).startswith(DEAD.decode())
+    return isinstance(error, dict) and str(error.get("message")).startswith(DEAD)
 
 
 def _json_object(data: bytes) -> dict[str, object]:

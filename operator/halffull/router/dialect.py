@@ -134,9 +134,11 @@ def meaning(dialect: Dialect, event: bytes) -> Event:
         return Event.BUSY
     if dead(data):
         return Event.DEAD
+    if data == b"[DONE]" or name == b"message_stop":
+        return Event.ABORTED  # without a text and a reason to finish, as vLLM ends what it aborts while it waits
     if name:
         return Event.OPENING if name in _QUIET.get(dialect, ()) else Event.STARTED
-    if dialect is not Dialect.OPENAI or data == b"[DONE]":
+    if dialect is not Dialect.OPENAI:
         return Event.STARTED
     try:
         chunk = _CHUNK.decode(data)

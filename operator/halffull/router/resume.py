@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from halffull.core.faults import Fault
-from halffull.engines.base import DEAD, Continuing, Path, aborted, dead
+from halffull.engines.base import Continuing, Path, aborted, dead
 from halffull.router import usage
 from halffull.router.usage import Wish
 
@@ -115,7 +115,7 @@ class Continuation:
             data = self._partial + data
             end = data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
             data, self._partial = data[:end], data[end:]
-        if (b'"abort"' in data or DEAD in data) and self._possible:
+        if (b'"abort"' in data or b'"error"' in data) and self._possible:
             data = self._before_the_fault(data)
         if self.seams:
             return b"".join([self._keep(self._spliced(event)) for event in data.split(b"\n\n") if event])

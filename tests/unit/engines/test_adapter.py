@@ -168,6 +168,7 @@ def test_aborted(data, is_aborted):
     [
         (b'{"error":{"message":"EngineCore encountered an issue. See stack trace","code":500}}', True),
         (b'{"object":"error","message":"EngineCore encountered an issue. See stack trace","code":500}', True),
+        (b'{"error":{"message":"cannot schedule new futures after shutdown","code":500}}', True),
         (b'{"error":{"message":"Internal server error","code":500}}', False),
         (b'{"choices":[{"text":"EngineCore encountered an issue"}]}', False),
         (b'{"error":"EngineCore encountered an issue"}', False),

@@ -47,6 +47,18 @@ def test_a_busy_engine_is_told_by_its_first_event() -> None:
 
 
 @pytest.mark.parametrize(
+    ("api", "opening", "end"),
+    [
+        (Dialect.OPENAI, b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}', b"data: [DONE]"),
+        (Dialect.ANTHROPIC, b'event: message_start\ndata: {"type":"message_start"}', b"event: message_stop\ndata: {}"),
+    ],
+)
+def test_a_stream_that_ends_without_text_or_reason_was_given_up(api: Dialect, opening: bytes, end: bytes) -> None:
+    """So vLLM ends the stream of a request that is aborted while it waits."""
+    assert [dialect.meaning(api, event) for event in (opening, end)] == [Event.OPENING, Event.ABORTED]
+
+
+@pytest.mark.parametrize(
     ("event", "meaning"),
     [
         (b": keep-alive", Event.OPENING),
@@ -57,7 +69,7 @@ def test_a_busy_engine_is_told_by_its_first_event() -> None:
         (b'data: {"choices":[{"delta":{},"finish_reason":"abort"}]}', Event.ABORTED),
         (b'data: {"error":{"code":400,"message":"too long"}}', Event.STARTED),
         (b"data: not json", Event.STARTED),
-        (b"data: [DONE]", Event.STARTED),
+        (b"data: [DONE]", Event.ABORTED),
     ],
 )
 def test_events_without_text_are_openings(event: bytes, meaning: Event) -> None:
