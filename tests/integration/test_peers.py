@@ -107,6 +107,14 @@ def test_each_router_sees_the_load_of_all(tmp_path: Path, engines: list[Running]
         until(lambda: all(seen(router) == [0, 0, 0, 0] for router in routers))
 
 
+def test_each_replica_is_one_routers_to_fill_first(tmp_path: Path, engines: list[Running]) -> None:
+    def deferred() -> list[list[bool]]:
+        return [[page["deferenceSeconds"] > 0 for page in status(router)["replicas"]] for router in routers]
+
+    with fleet(tmp_path, engines, 3, policy="sal") as routers:
+        until(lambda: all(sum(of_replica) == 2 for of_replica in zip(*deferred(), strict=True)))
+
+
 def test_tokens_of_answers_under_way_are_told(tmp_path: Path, engines: list[Running]) -> None:
     with fleet(tmp_path, engines, 2) as (one, other):
         stream = Stream(one)

@@ -23,6 +23,7 @@ def books(replica: Replica, rng: random.Random) -> None:
     replica.kv_tokens = rng.choice((None, 1_000.0, 200_000.0))
     replica.prefill_rate = rng.choice((1_000.0, 9_999.0, 10_000.0, rng.uniform(10, 100_000)))
     replica.weight = rng.choice((0.1, 0.5, 1.0))
+    replica.deference_s = rng.choice((0.0, 0.0, 0.1))
 
 
 def worth(name: str, replica: Replica, own: int) -> tuple[float, ...]:
@@ -32,7 +33,7 @@ def worth(name: str, replica: Replica, own: int) -> tuple[float, ...]:
     if replica.kv_tokens is not None:
         missing = replica.waiting_prompt_tokens + own - (replica.kv_tokens - replica.decode_tokens)
         wait = max(wait, missing / replica.kv_free_rate(NOW))
-    return wait, replica.in_flight
+    return wait + replica.deference_s, replica.in_flight
 
 
 @pytest.mark.parametrize("name", ["sal", "least-requests"])

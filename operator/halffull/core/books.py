@@ -50,6 +50,7 @@ class Replica:
         "_prefilled",
         "decode_tokens",
         "decoding",
+        "deference_s",
         "foreign",
         "freed_tokens",
         "health",
@@ -89,6 +90,8 @@ class Replica:
         """taken out by the operator, for at most as long as its document is valid"""
         self.weight = 1.0
         """relative share from slow facts, 0.1 to 1"""
+        self.deference_s = 0.0
+        """seconds by which it must be better than others to be sent a request: where it is a peer's to fill first (`peers`)"""
         self.in_flight = 0
         """[n] requests sent and not finished"""
         self.prefill_tokens = 0

@@ -12,6 +12,9 @@ from halffull.core.page import Page
 
 TOKENS_STEP = 256
 """tokens of answers under way that are told of; a first token, an end and a dispatch are told at once"""
+DEFERENCE_S = 0.1
+"""seconds by which a replica must be better that is a peer's to fill first. Each replica is one router's: of routers that hear
+of each other's requests milliseconds later, two would else send to the same replica, the best one, at once"""
 CLAIM_S = 0.15
 """how long a peer's word that its request waits counts; it is repeated at each tick"""
 _NOTHING = Page()

@@ -56,4 +56,4 @@ class PredictedTtft(Policy):
             missing = replica.waiting_prompt_tokens + prompt - (replica.kv_tokens - replica.decode_tokens)
             if missing > 0:
                 wait = max(wait, missing / max(replica.decode_tokens, 1) * context.books.decode_left_s)
-        return wait + self._own_weight * work / context.books.fleet_rate
+        return wait + replica.deference_s + self._own_weight * work / context.books.fleet_rate

@@ -66,6 +66,7 @@ class Sal(Ranked):
                 missing = replica.waiting_prompt_tokens + own - (replica.kv_tokens - replica.decode_tokens)
                 if missing > 0:
                     wait = max(wait, weight * missing / replica.kv_free_rate(now))
+            wait += replica.deference_s
             if wait < least or (wait == least and replica.in_flight < fewest):
                 ties, least, fewest = [replica], wait, replica.in_flight
             elif wait == least and replica.in_flight == fewest:
@@ -94,7 +95,7 @@ class Sal(Ranked):
             if wait > (queued + own) / replica.prefill_rate:
                 at += 1
                 continue
-            # Memory does not slow this one: it beats all with equal queues, save those with an equal key.
+            # Neither memory nor a peer speaks against it: it beats all with equal queues, save those with an equal key.
             after = bisect_left(order, (key, END), at)
             if better and after > at + 1:
                 drawn = order[at + context.rng.randrange(after - at)][2]
@@ -103,9 +104,10 @@ class Sal(Ranked):
         return best
 
     def _wait(self, replica: Replica, own: int, now: float) -> float:
-        """Return the bound on the wait, in seconds."""
+        """Return the bound on the wait and the deference to peers, in seconds."""
         wait = (replica.prefill_tokens + own) / replica.prefill_rate
-        if replica.kv_tokens is None:
-            return wait
-        missing = replica.waiting_prompt_tokens + own - (replica.kv_tokens - replica.decode_tokens)
-        return max(wait, self._memory_weight * missing / replica.kv_free_rate(now)) if missing > 0 else wait
+        if replica.kv_tokens is not None:
+            missing = replica.waiting_prompt_tokens + own - (replica.kv_tokens - replica.decode_tokens)
+            if missing > 0:
+                wait = max(wait, self._memory_weight * missing / replica.kv_free_rate(now))
+        return wait + replica.deference_s if replica.deference_s else wait

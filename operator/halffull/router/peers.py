@@ -15,7 +15,7 @@ from pathlib import Path
 
 from halffull.core.books import Replica
 from halffull.core.contracts import Rng
-from halffull.core.peers import Peers
+from halffull.core.peers import DEFERENCE_S, Peers
 from halffull.router.peer_link import Link, News, Scraped, Stored, Told, framed
 from halffull.router.proxy import Proxy
 from halffull.router.scrape import Scraper
@@ -112,7 +112,10 @@ class Sharing:
             link.drop("this router ends")
 
     def owns(self, replica: Replica) -> bool:
-        """Whether it is this router that asks the engine for its metrics: one beside it does, else the hash decides."""
+        """Whether it is this router that fills the replica first and asks its engine for metrics.
+
+        One beside it is, else the hash decides.
+        """
         owned = self._owners.get(replica.name)
         if owned is None:
             routers = {link.peer: link.there for link in self.links.values()}
@@ -235,8 +238,11 @@ class Sharing:
         self._ticking = self._loop.call_later(TICK_S, self._tick)
         self._ticks += 1
         now = self._now()
-        if self.links and self._ticks % LOOK_TICKS == 0:
-            self.ledger.look()
+        if self._ticks % LOOK_TICKS == 0:
+            for replica in self._proxy.dispatcher.books.replicas.values():
+                replica.deference_s = 0.0 if self.owns(replica) else DEFERENCE_S
+            if self.links:
+                self.ledger.look()
         if self._claimed or len(self._proxy.dispatcher.queue) or now - self._told_at >= ALIVE_S:
             self._tell()
         for link in [*self.links.values(), *self._opening]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from halffull.api.scenario import Contender
 from halffull.core.books import Replica
+from halffull.core.peers import DEFERENCE_S
 from halffull.sim.profiles import Profile
 from halffull.sim.setting import Setting
 from halffull.sim.trace import BLOCK_TOKENS
@@ -40,8 +41,9 @@ def true_rate(profile: Profile, slowness: float) -> float:
 
 
 def _engine(setting: Setting, index: int, profile: Profile, speed: float) -> VirtualEngine:
-    pages = []
-    for _ in range(setting.scenario.routers.count):
+    pages, routers = [], setting.scenario.routers
+    sharing = routers.share_seconds is not None
+    for router in range(routers.count):
         replica = Replica(
             f"replica-{index}",
             "simulated",
@@ -52,5 +54,7 @@ def _engine(setting: Setting, index: int, profile: Profile, speed: float) -> Vir
         replica.kv_tokens = float(profile.kv_tokens)
         if setting.scenario.engines.speeds_told:
             replica.prefill_rate_told = true_rate(profile, 1 / speed)
+        if sharing and index % routers.count != router:
+            replica.deference_s = DEFERENCE_S
         pages.append(Page(replica))
     return VirtualEngine(index, profile, 1 / speed, pages, block_size=BLOCK_TOKENS, prefix_cache=setting.prefix_cache)

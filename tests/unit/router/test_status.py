@@ -144,6 +144,7 @@ def test_status_of_a_router_that_serves(world: World) -> None:
             "peersInFlight": 0,
             "peersPrefillTokens": 0,
             "peersDecodeTokens": 0,
+            "deferenceSeconds": 0.0,
             "kvTokens": None,
             "prefillTokensPerSecond": 10000.0,
             "weight": 1.0,
