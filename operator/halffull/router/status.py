@@ -139,6 +139,7 @@ class Report:
             "peersInFlight": replica.foreign.in_flight,
             "peersPrefillTokens": replica.foreign.prefill_tokens,
             "peersDecodeTokens": replica.foreign.decode_tokens,
+            "deferenceSeconds": replica.deference_s,
             "kvTokens": replica.kv_tokens,
             "prefillTokensPerSecond": round(replica.prefill_rate, 1),
             "weight": replica.weight,
