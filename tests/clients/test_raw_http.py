@@ -9,10 +9,15 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
 from clients.conftest import MODEL, Fleet, RunningRouter
 from halffull.api.scheduling import Scheduling
+from halffull.controller.endpoints import Endpoint
+from halffull.controller.metrics import Metrics
+from halffull.controller.scrape import Credentials, Scraper
+from halffull.engines.catalog import ENGINES
 
 Eventually = Callable[..., None]
 JSON = "application/json"
@@ -133,6 +138,19 @@ def test_adapter_and_router_read_the_engines_metrics(
     assert made == 4 * CHAT["max_tokens"]
     eventually(lambda: all(replica["signals"]["state"] == "fresh" for replica in router.replicas()))
     assert [replica["kvTokens"] for replica in router.replicas()] == [signals.kv_tokens for signals in after]
+
+
+async def test_the_operator_reads_engines_and_router(router: RunningRouter, fleet: Fleet) -> None:
+    addresses = [urlsplit(url) for url in (*fleet.urls, router.admin_url)]
+    *engines, routers = (Endpoint(url.netloc, url.hostname or "", url.port or 0, ready=None) for url in addresses)
+    async with aiohttp.ClientSession() as session:
+        scraper = Scraper(session, Metrics())
+        found = await scraper.engines(engines, ENGINES[fleet.type], Credentials())
+        told = await scraper.routers([routers], Credentials())
+    assert set(found) == {replica["name"] for replica in router.replicas()}
+    assert all(signals.running is not None and signals.kv_tokens for signals in found.values())
+    assert told[routers.name].error == ""
+    assert told[routers.name].config["hash"] == router.config.hash
 
 
 def test_no_request_notices_a_policy_edit(router: RunningRouter, eventually: Eventually) -> None:
