@@ -18,7 +18,7 @@ from halffull.core.health import Verdict
 from halffull.core.limits import Limits
 from halffull.core.page import Load, Page
 from halffull.core.peers import Peers
-from halffull.core.values import Request
+from halffull.core.values import Request, State
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
 
@@ -80,9 +80,8 @@ class Fleet(RuleBasedStateMachine):
         return self.nodes[data.draw(st.integers(0, ROUTERS - 1))]
 
     def pick(self, data: Any, *phases: Phase) -> tuple[Node, Exchange] | None:
-        node = self.any_node(data)
-        chosen = [e for e in node.exchanges if e.phase in phases]
-        return (node, data.draw(st.sampled_from(chosen))) if chosen else None
+        chosen = [(node, e) for node in self.nodes for e in node.exchanges if e.phase in phases]
+        return data.draw(st.sampled_from(chosen)) if chosen else None
 
     # --- requests
 
@@ -107,6 +106,7 @@ class Fleet(RuleBasedStateMachine):
         if exchange.phase is Phase.CONNECTING:
             node.dispatcher.sent(exchange, self.now)
         node.dispatcher.started(exchange, self.now)
+        node.dispatcher.progressed(exchange, 1)
 
     @rule(data=st.data())
     def finish(self, data: Any) -> None:
@@ -166,6 +166,15 @@ class Fleet(RuleBasedStateMachine):
         for replica in node.dispatcher.books.replicas.values():
             if replica.health.verdict is Verdict.OUT:
                 node.dispatcher.judged(replica, self.now, alive=True, why="it is back")
+        self.carry_out(node, node.dispatcher.release(self.now))
+
+    @rule(data=st.data(), state=st.sampled_from(State))
+    def discovery_tells(self, data: Any, state: State) -> None:
+        """A replica drains, is down, or is ready again, for one router before the others."""
+        node = self.any_node(data)
+        replica = node.dispatcher.books.replicas[data.draw(st.sampled_from([f"r{n}" for n in range(REPLICAS)]))]
+        replica.state = state
+        node.dispatcher.refresh(replica, self.now)
         self.carry_out(node, node.dispatcher.release(self.now))
 
     @rule(data=st.data(), policy=st.sampled_from(list(POLICIES)), gate=st.sampled_from(list(GATES)),
@@ -316,6 +325,7 @@ class Fleet(RuleBasedStateMachine):
                     if exchange.phase is Phase.STREAMING:
                         self.carry_out(node, node.dispatcher.finished(exchange, self.now))
                 for replica in node.dispatcher.books.replicas.values():
+                    replica.state = State.READY
                     if replica.health.verdict in {Verdict.OUT, Verdict.SUSPECT}:
                         node.dispatcher.judged(replica, self.now, alive=True, why="it is back")
             self.tell_all()
@@ -387,5 +397,5 @@ def total(replica: Replica) -> Load:
     return replica.own.load.plus(replica.foreign, Load())
 
 
-Fleet.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+Fleet.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestTelling = Fleet.TestCase
