@@ -120,7 +120,7 @@ class Crowd:
                     last = now()
         if answer.status != 200:
             outcome.failure = f"{answer.status} {answer.headers.get('x-halffull-reason', '')}".strip()
-        elif body != question.answer(body):
+        elif not question.answered_by(body):
             outcome.failure = judged(body)
             outcome.cut = question.stream and not question.resumable and outcome.failure.startswith("error event")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from halffull.local.prompts import Prompts
 from halffull.sim.answering import compose
-from halffull.sim.dialect.base import Dialect, compact
+from halffull.sim.dialect.base import FINGERPRINT, Dialect, compact
 from halffull.sim.dialect.chat import Chat
 from halffull.sim.dialect.completions import Completions
 from halffull.sim.trace import Call
@@ -20,6 +20,8 @@ MODEL = "m"
 CONTEXT = 4096
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
 _CREATED = re.compile(rb'"created":(\d+)')
+_FINGERPRINT = f',"system_fingerprint":"{FINGERPRINT}"'.encode()
+"""vLLM leaves it out of a stream's last event where usage is asked for, which routers do to count"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,11 @@ class Question:
     """the router may go on elsewhere with its stream"""
     dialect: Dialect = field(repr=False, compare=False)
 
-    def answer(self, like: bytes) -> bytes:
+    def answered_by(self, body: bytes) -> bool:
+        """Whether this is the whole answer, byte by byte."""
+        return body.replace(_FINGERPRINT, b"") == self._answer(body).replace(_FINGERPRINT, b"")
+
+    def _answer(self, like: bytes) -> bytes:
         """Return what must come; the time of day in it is that of `like`, which came."""
         generation = self.dialect.parse(json.loads(self.body))
         reply = compose(generation, self.id, MODEL, CONTEXT, 0)
