@@ -69,3 +69,28 @@ def test_the_request_keeps_its_bytes():
 def test_malformed_options_are_the_engine_s_to_judge(options):
     body = b'{"messages":[],"stream_options":' + options + b"}"
     assert continuation(CHAT, body, Allowance()) == (None, body)
+
+
+def event(text: str, prompt_tokens: int, tokens: int, finish: str | None = None) -> bytes:
+    usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens + tokens, "completion_tokens": tokens}
+    chunk = {"id": "x", "created": 1, "choices": [{"text": text, "finish_reason": finish}], "usage": usage}
+    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+
+
+def test_a_limit_on_tokens_holds_where_an_engine_held_text_back():
+    """Of three tokens the first engine said two: the third may have begun a stop sequence of three characters."""
+    body = b'{"prompt":"q","max_tokens":6,"stop":"END","stream_options":{"include_usage":true}}'
+    going_on, _ = continuation(COMPLETIONS, body, Allowance())
+    assert going_on is not None
+    first = going_on.passed(event("one ", 4, 1) + event("two ", 4, 3))
+    sent = json.loads(going_on.request() or b"")
+    assert (sent["prompt"], sent["max_tokens"]) == ("qone two ", 5)
+
+    going_on.seam()
+    more = [event(f"t{n} ", 6, n, "length" if n == 5 else None) for n in range(1, 6)]
+    rest = b"".join(going_on.passed(piece) for piece in [*more, b"data: [DONE]\n\n"])
+    said = documents(first + rest)
+    assert "".join(choice["text"] for chunk in said for choice in chunk["choices"]) == "one two t1 t2 t3 t4 "
+    assert [choice["finish_reason"] for chunk in said for choice in chunk["choices"]] == [None] * 6 + ["length"]
+    assert said[-1]["usage"] == {"prompt_tokens": 4, "total_tokens": 10, "completion_tokens": 6}
+    assert rest.endswith(b"data: [DONE]\n\n")
