@@ -86,10 +86,14 @@ class Engine:
 class FakeFleet:
     """Engines by name and a load that is spread in proportion to weight, or to the shortest line."""
 
-    def __init__(self, engines: dict[str, Engine], rate: float, *, seed: int = 1, shortest: bool = False) -> None:
+    def __init__(
+        self, engines: dict[str, Engine], rate: float, *, seed: int = 1, shortest: bool = False, burst: int = 1
+    ) -> None:
+        """`burst`: requests that come at once, as seldom as `rate` demands."""
         self.engines = engines
         self.rate = rate
         self.shortest = shortest
+        self.burst = burst
         self.now = 0.0
         self._rng = random.Random(seed)
         self._next = 0.0
@@ -99,11 +103,12 @@ class FakeFleet:
         end = self.now + seconds
         while self._next < end:
             at = self._next
-            self._next += self._rng.expovariate(self.rate)
+            self._next += self._rng.expovariate(self.rate / self.burst)
             for engine in self.engines.values():
                 engine.run(at)
-            prompt, output = self._rng.randrange(50, 2500), self._rng.randrange(20, 500)
-            self.engines[self._pick(weights)].waiting.append([prompt, output, prompt])
+            for _ in range(self.burst):
+                prompt, output = self._rng.randrange(50, 2500), self._rng.randrange(20, 500)
+                self.engines[self._pick(weights)].waiting.append([prompt, output, prompt])
         for engine in self.engines.values():
             engine.run(end)
         self.now = end

@@ -38,6 +38,19 @@ def test_a_replica_three_times_slower_is_found(costs, shortest, load, exact):
 
 
 @pytest.mark.parametrize("shortest", [False, True], ids=["by-weight", "shortest-line"])
+@pytest.mark.parametrize("rate", [1.0, 3.0, 6.0])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_bursts_do_not_make_a_slow_replica_look_slower(shortest, rate, seed):
+    engines = {f"r{index}": Engine(A100) for index in range(2)}
+    engines["r1"].speed = 0.5
+    fleet = FakeFleet(engines, rate=rate, shortest=shortest, burst=8, seed=seed)
+
+    decision, _ = run(fleet, 400)
+
+    assert decision.weights == {"r0": 1.0, "r1": pytest.approx(0.5, rel=0.25)}
+
+
+@pytest.mark.parametrize("shortest", [False, True], ids=["by-weight", "shortest-line"])
 @pytest.mark.parametrize("rate", [2.0, 12.0])
 def test_nothing_is_done_to_a_balanced_fleet(shortest, rate):
     fleet = FakeFleet({f"r{index}": Engine(A100) for index in range(4)}, rate=rate, shortest=shortest)

@@ -90,6 +90,8 @@ class Engine(Document):
     """Engines at fixed addresses or names, each HOST:PORT; names are resolved again and again."""
     template: Template | None = None
     """Start engine pods; spec.replicas says how many."""
+    drain: Annotated[Items[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=1000)] = ()
+    """Names of replicas (of pods, or HOST:PORT) that get nothing new: what has not started goes elsewhere, what runs may finish."""
     scheme: Scheme = "http"
     """How engines are called."""
     ca_secret_ref: CaSecretRef | None = None

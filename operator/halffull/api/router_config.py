@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from halffull.api.base import Document
-from halffull.api.engine import EngineLimits, EnginePriority, EngineType, Scheme
+from halffull.api.engine import EngineLimits, EnginePriority, EngineType, KvEvents, Scheme
 from halffull.api.errors import UNKNOWN_FIELD, DocumentError, path, sentences
 from halffull.api.model_deployment import Tokenizer
 from halffull.api.router import AccessLog, Drain, Record, Retries, RouterLimits
@@ -47,6 +47,8 @@ class EngineTarget(Document):
     """path of a file that holds the bearer token for the router's own calls"""
     priority: EnginePriority = "keep"
     """what becomes of the field `priority` of requests"""
+    kv_events: KvEvents | None = None
+    """how engines publish what their prefix caches hold; absent: that is estimated"""
 
 
 class RouterSettings(Document):
@@ -69,6 +71,8 @@ class ReplicaBalance(Document):
     """gets no new request while this document is valid"""
     drain: bool = False
     """gets no new request, whatever the document's age"""
+    distrusted: bool = False
+    """its metrics contradict the books: routers do not go by them while this document is valid"""
     reason: str = ""
     """why, for people"""
 

@@ -91,6 +91,8 @@ class ReplicaStatus(Document):
     """Use of the KV cache in percent, to the nearest 5."""
     prefill_tokens_per_second: Annotated[float, Field(ge=0)] | None = None
     """Prompt tokens per second that it was seen to process."""
+    pressure: Annotated[float, Field(ge=0)] | None = None
+    """How full it is: the KV cache in use, or, where requests wait in it, 1 plus those per running one."""
     speed: Annotated[float, Field(ge=0)] | None = None
     """Speed relative to the fastest replica, which is 1; absent: not enough evidence."""
     weight: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -100,7 +102,7 @@ class ReplicaStatus(Document):
     signals: Literal["fresh", "stale", "none"] = "none"
     """Whether its metrics can be read: fresh, stale, or none ever."""
     reason: str | None = None
-    """Why its weight is below 1, or it is not Ready."""
+    """Why its weight is below 1, it is suspended, or its metrics are not believed."""
 
 
 class ModelDeploymentStatus(Document):

@@ -36,6 +36,7 @@ class Facts:
     marks: Mapping[str, Mark] = field(default_factory=dict)
     """how current each engine's metrics are; absent: never asked"""
     speeds: Mapping[str, float | None] = field(default_factory=dict)
+    pressures: Mapping[str, float] = field(default_factory=dict)
     answers: Mapping[str, RouterAnswer] = field(default_factory=dict)
     """of routers"""
     engine_pods: int | None = None

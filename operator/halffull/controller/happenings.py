@@ -5,14 +5,23 @@ from typing import Any
 
 from halffull.controller.conditions import holds
 from halffull.controller.events import Happening
-from halffull.core.balance import Change
+from halffull.core.balance import Act, Change
 
 Document = Mapping[str, Any]
+_WARNINGS = {Act.SUSPENDED, Act.DISTRUSTED}
 
 
 def happenings(before: Document, after: Document, changes: Sequence[Change] = ()) -> list[Happening]:
     """Return what is to be told: policy applied, spec refused, replicas suspected and back, weights changed."""
-    told = [Happening("Rebalanced", "Rebalance", f"{change.replica} {change.reason}") for change in changes]
+    told = [
+        Happening(
+            change.act.value,
+            "Rebalance",
+            f"{change.replica} {change.reason}",
+            "Warning" if change.act in _WARNINGS else "Normal",
+        )
+        for change in changes
+    ]
     if holds(after, "PolicyApplied") and not holds(before, "PolicyApplied"):
         told.append(Happening("PolicyApplied", "Apply", _message(after, "PolicyApplied")))
     for kind, reasons, action in (

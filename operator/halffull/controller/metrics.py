@@ -36,7 +36,9 @@ class Metrics:
             "halffull_operator_model_deployments", "ModelDeployments watched.", registry=self.registry
         )
         self.rebalanced = Counter(
-            "halffull_operator_weight_changes", "Weights of replicas that were changed.", registry=self.registry
+            "halffull_operator_weight_changes",
+            "Weights, suspensions and trust of replicas that were changed.",
+            registry=self.registry,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from halffull.api.errors import DocumentError
 from halffull.api.model_deployment import ModelDeployment, SchedulingPolicy
 from halffull.api.newer import read_known
-from halffull.api.router_config import RouterConfig, parse_router_config
+from halffull.api.router_config import Balance, RouterConfig, parse_router_config
 from halffull.controller import adoption, children, names, routers
 from halffull.controller.child import TEMPLATE_HASH, Live, Settings
 from halffull.controller.credentials import credentials
@@ -131,14 +131,12 @@ class Reconciler:
         """Write the RouterConfig if it changed."""
         before = record.config or await self._published(key)
         now = asyncio.get_running_loop().time()
-        balance = before.balance if before else None
         replicas = {e.name for e in self._observed.engines_of(key, self._observed.deployments[key])}
-        if record.decision is not None and balance is not None:
-            renew = now - record.published_at >= balance.valid_seconds / 3
-            reasons = {change.replica: change.reason for change in record.changes}
-            balance = balanced(balance, replicas, record.decision.weights, reasons, renew=renew)
-        elif balance is not None:
-            balance = balanced(balance, replicas)
+        balance = before.balance if before else Balance()
+        renew = record.decision is not None and now - record.published_at >= balance.valid_seconds / 3
+        reasons = {change.replica: change.reason for change in record.changes}
+        drained = owner.spec.engine.drain
+        balance = balanced(balance, replicas, record.decision, reasons, drained=drained, renew=renew)
         config = router_config(owner, policy, before, balance, engine_args=record.engine_args or ())
         if config != record.config:
             documents = [routers.config_map(owner, config)]
@@ -229,6 +227,7 @@ class Reconciler:
             signals=record.signals,
             marks=decision.marks if decision else {},
             speeds=decision.speeds if decision else {},
+            pressures=decision.pressures if decision else {},
             answers=record.answers,
             engine_pods=pods.document["replicas"] if pods else None,
         )

@@ -56,6 +56,7 @@ def _replica(endpoint: Endpoint, facts: Facts, balance: ReplicaBalance | None) -
         waiting=_count(signals.waiting if signals else None),
         kv_usage_percent=percent(signals.kv_usage if signals else None),
         prefill_tokens_per_second=_prefill_rate(said),
+        pressure=None if (pressure := facts.pressures.get(endpoint.name)) is None else two_digits(pressure),
         speed=speed,
         weight=entry.weight,
         suspended=entry.suspended,

@@ -7,18 +7,16 @@ reconcile publishes them.
 import asyncio
 from collections.abc import Callable, Mapping
 from random import Random
-from statistics import median
-from typing import Any
 
 from halffull.controller.endpoints import Endpoint
 from halffull.controller.facts import RouterAnswer
 from halffull.controller.metrics import Metrics
 from halffull.controller.names import Key
 from halffull.controller.observed import Observed
+from halffull.controller.readings import balance_settings, carried, reading
 from halffull.controller.records import Record, Records
 from halffull.controller.scrape import Scraper
 from halffull.core import balance
-from halffull.core.books import PREFILL_RATE
 from halffull.core.values import Signals
 from halffull.engines.catalog import ENGINES
 
@@ -124,9 +122,9 @@ class Rounds:
             self._scraper.routers(self._observed.routers(key), record.credentials),
         )
         now = asyncio.get_running_loop().time()
-        settings = balance.Settings(stale_after_s=max(15.0, 3 * config.scheduling.rebalance.interval_seconds))
+        settings = balance_settings(config.scheduling)
         if record.fleet is None:
-            record.fleet = balance.carried({name: e.weight for name, e in config.balance.replicas.items()})
+            record.fleet = carried(config.balance)
         fleet = balance.observe(record.fleet, readings(engines, record.signals, record.answers), now, settings)
         record.fleet, record.decision = balance.rebalance(fleet, now, settings)
         record.changes += record.decision.changes
@@ -138,20 +136,5 @@ def readings(
     engines: tuple[Endpoint, ...], signals: Mapping[str, Signals], answers: Mapping[str, RouterAnswer]
 ) -> dict[str, balance.Reading]:
     """Return what the rebalancer takes: of each engine its signals and what the routers have there; pure."""
-    return {
-        engine.name: balance.Reading(
-            signals.get(engine.name), *_by_routers([row for a in answers.values() for row in _rows(a, engine.name)])
-        )
-        for engine in engines
-    }
-
-
-def _rows(answer: RouterAnswer, replica: str) -> list[Mapping[str, Any]]:
-    return [row for row in (answer.document or {}).get("replicas", ()) if row.get("name") == replica]
-
-
-def _by_routers(rows: list[Mapping[str, Any]]) -> tuple[int, float | None]:
-    """Return the requests in flight over all routers, and the median of the prefill speeds that they learned."""
-    rates = [float(row.get("prefillTokensPerSecond") or PREFILL_RATE) for row in rows]
-    learned = [rate for rate in rates if rate != PREFILL_RATE]
-    return sum(int(row.get("inFlight") or 0) for row in rows), median(learned) if learned else None
+    documents = [answer.document for answer in answers.values()]
+    return {engine.name: reading(signals.get(engine.name), engine.name, documents) for engine in engines}

@@ -9,6 +9,7 @@ from halffull.api.model_deployment import EngineLimits, ModelDeployment, Schedul
 from halffull.api.router_config import Balance, EngineTarget, ReplicaBalance, RouterConfig, RouterSettings, Source
 from halffull.api.scheduling import Scheduling
 from halffull.controller.names import engine_service
+from halffull.core.balance import Decision
 from halffull.engines.catalog import ENGINES
 
 CA_FOLDER = "/etc/halffull/engine-ca"
@@ -57,12 +58,13 @@ def router_config(
 def balanced(
     previous: Balance | None,
     replicas: Collection[str],
-    weights: Mapping[str, float] | None = None,
+    decision: Decision | None = None,
     reasons: Mapping[str, str] | None = None,
     *,
+    drained: Collection[str] = (),
     renew: bool = False,
 ) -> Balance:
-    """Return the balance for the replicas that exist: `weights` where given, else what `previous` says of them.
+    """Return the balance for the replicas that exist: as decided, or without a decision as `previous` says; and `drained` ones.
 
     Neutral entries are left out. With `renew`, and while something is not neutral, the document changes, so that routers
     take it anew before it lapses.
@@ -70,10 +72,15 @@ def balanced(
     before = previous or Balance()
     entries = {}
     for name in sorted(replicas):
-        entry = before.replicas.get(name, ReplicaBalance())
-        weight = (weights or {}).get(name, entry.weight)
-        if weight != entry.weight:
-            entry = entry.model_copy(update={"weight": weight, "reason": (reasons or {}).get(name, "")})
+        entry = before.replicas.get(name, ReplicaBalance()).model_copy(update={"drain": name in drained})
+        if decision is not None:
+            said = {
+                "weight": decision.weights.get(name, entry.weight),
+                "suspended": name in decision.suspended,
+                "distrusted": name in decision.distrusted,
+            }
+            if any(getattr(entry, field) != value for field, value in said.items()):
+                entry = entry.model_copy(update={**said, "reason": (reasons or {}).get(name, entry.reason)})
         if not neutral(entry):
             entries[name] = entry
     renewed = before.renewed + 1 if renew and entries else before.renewed
@@ -82,7 +89,7 @@ def balanced(
 
 def neutral(entry: ReplicaBalance) -> bool:
     """Whether an entry says what its absence says."""
-    return entry.weight == 1.0 and not entry.suspended and not entry.drain
+    return entry.weight == 1.0 and not (entry.suspended or entry.drain or entry.distrusted)
 
 
 def _scheduling(
@@ -115,6 +122,7 @@ def _engine(deployment: ModelDeployment, endpoints: Sequence[str] | None, engine
         ca_file=f"{CA_FOLDER}/{ca.key}" if ca else None,
         api_key_file=f"{API_KEY_FOLDER}/{api_key.key}" if api_key else None,
         priority=engine.priority,
+        kv_events=engine.kv_events,
     )
 
 

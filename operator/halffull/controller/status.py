@@ -26,7 +26,7 @@ from halffull.policies.catalog import POLICIES
 
 SHORTEST_S, FIGURES_S = 1.0, 30.0
 """time between two writes of a status; between two that only refresh figures (seconds)"""
-_FIGURES = {"running", "waiting", "kvUsagePercent", "prefillTokensPerSecond", "speed", "kv"}
+_FIGURES = {"running", "waiting", "kvUsagePercent", "prefillTokensPerSecond", "pressure", "speed", "kv"}
 
 
 def status(

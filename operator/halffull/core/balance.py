@@ -1,33 +1,24 @@
-"""The rebalancer: from what replicas and routers say, the weights that correct for replicas that are slower than others.
+"""The rebalancer: from what replicas and routers say, the weights that correct for slower or shared replicas, and who is out.
 
 Callers: the operator's periodic task, `halffull up`, the simulator. A value goes in and comes out, time is an argument.
-Weights carry slow facts only, here a replica's relative speed: load as told by metrics is older than its use.
+Weights carry slow facts only, a replica's relative speed (`speed`) and the load that others put on it (`trust`): load as told
+by metrics is older than its use. A replica that stands still is suspended, and so is one whose metrics contradict the books
+where stale metrics exclude a replica; it comes back after a while, and its routers then try it with one request.
 
     fleet = observe(fleet, {name: Reading(...), ...}, now)     # after each round of scrapes
     fleet, decision = rebalance(fleet, now, Settings())
 
-How speed is found: the work that a replica's token counters moved through is divided by the time that it was busy. Idle
-time is left out, so an idle replica does not look slow; without enough evidence nothing is concluded and its weight stays.
+Without enough evidence nothing is concluded and a weight stays; constant evidence changes nothing after the first call.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import exp
+from math import inf
 
+from halffull.core.speed import MIN_RUNNING, Interval, interval, restarted, speed
+from halffull.core.trust import Finding, Look, judge, kept
 from halffull.core.values import Signals
-
-STEP_WORK = 200.0
-"""work of an engine's step whatever is in it, in units of a prompt token: its weights are read. Fits of 8B models give
-110 to 340 (A100, H100); the unit cancels, and errors show only where replicas' batches differ much"""
-DECODE_WORK = 0.5
-"""work of one generated token, in units of a prompt token (0.4 to 0.9 in the same fits)"""
-KV_WORK = 0.001
-"""work of reading one token's KV in a step, in units of a prompt token (0.001 to 0.0017)"""
-MIN_RUNNING = 2.0
-"""where an engine does not tell the time between tokens: with fewer requests at both ends it may have been idle in between"""
-LONGEST_INTERVAL_S = 120.0
-"""readings further apart say nothing about what was between"""
 
 
 class Mark(StrEnum):
@@ -56,6 +47,11 @@ class Settings:
     """no weight is lower"""
     settle_s: float = 30.0
     """time between two changes of one replica's weight"""
+    back_s: float = 60.0
+    """time after which a suspended replica is tried again, doubling with each suspension up to `back_last_s`"""
+    back_last_s: float = 600.0
+    suspend_liars: bool = False
+    """whether metrics that contradict the books suspend a replica; else they are only not believed"""
     stale_after_s: float = 15.0
     """age at which a replica's last metrics are stale; should be two or more intervals of the caller"""
 
@@ -66,31 +62,14 @@ class Reading:
 
     signals: Signals | None = None
     """its metrics; None: they could not be read"""
-    in_flight: int = 0
-    """requests that the routers have there, by their books"""
+    in_flight: int | None = None
+    """requests that the routers have there, by their books; None: not all of them could be asked"""
     prefill_rate: float | None = None
     """prompt tokens/s that the routers have learned, the median over routers; used where engines count no tokens"""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """What a replica did between two readings."""
-
-    until: float
-    busy_s: float
-    """time in which it worked"""
-    prompt: float
-    """prompt tokens computed; prefixes found in the cache cost nothing"""
-    generated: float
-    """tokens generated"""
-    token_seconds: float
-    """time between tokens summed over requests; where the engine does not tell it, from the running requests at both ends"""
-    kv: float
-    """mean of the KV tokens in use; 0 where unknown"""
-    counted: bool = True
-    """whether tokens were counted by the engine; else `prompt` is the routers' estimate"""
-    coarse: bool = False
-    """whether `busy_s` and `token_seconds` are estimates from the running requests"""
+    seen_tokens: int | None = None
+    """tokens of answers that the routers have seen so far, prompts included; None: as for `in_flight`"""
+    down: bool = False
+    """whether its routers or discovery have taken it out"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +77,22 @@ class Page:
     """What is known of one replica."""
 
     weight: float = 1.0
+    alone: float = 1.0
+    """what its weight would be without load of others, as last known"""
     changed_at: float | None = None
     read_at: float | None = None
     """when its metrics were last read"""
     last_at: float = 0.0
     last: Reading = field(default_factory=Reading)
     evidence: tuple[Interval, ...] = ()
+    looks: tuple[Look, ...] = ()
+    suspended: str = ""
+    """why it is suspended; empty: it is not"""
+    suspended_at: float | None = None
+    suspensions: int = 0
+    """in a row; counted anew once it has worked again for a while"""
+    lie: str = ""
+    """why its metrics are not believed; empty: they are"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +102,26 @@ class Fleet:
     pages: Mapping[str, Page] = field(default_factory=dict)
 
 
+class Act(StrEnum):
+    """What was done to a replica; the reason of the Event."""
+
+    REBALANCED = "Rebalanced"
+    SUSPENDED = "ReplicaSuspended"
+    RESUMED = "ReplicaResumed"
+    DISTRUSTED = "MetricsDistrusted"
+    TRUSTED = "MetricsTrusted"
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A weight that changed, for the Event."""
+    """Something that changed, for the Event: told once."""
 
     replica: str
     before: float
+    """its weight"""
     after: float
     reason: str
+    act: Act = Act.REBALANCED
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +134,37 @@ class Decision:
     """relative to the fastest replica, two decimals; None: not enough evidence"""
     marks: Mapping[str, Mark]
     changes: tuple[Change, ...]
+    suspended: Mapping[str, str] = field(default_factory=dict)
+    """why, by name of the replicas that are"""
+    distrusted: Mapping[str, str] = field(default_factory=dict)
+    """why, by name of the replicas whose metrics are not believed"""
+    pressures: Mapping[str, float] = field(default_factory=dict)
+    """see `pressure`; of the replicas that tell enough"""
+    foreign: Mapping[str, float] = field(default_factory=dict)
+    """requests that others have at each replica, where there are any"""
 
 
-def carried(weights: Mapping[str, float]) -> Fleet:
-    """Return the state after a restart of the caller: the published weights and no evidence yet."""
-    return Fleet({name: Page(weight=weight) for name, weight in weights.items()})
+def carried(weights: Mapping[str, float], suspended: Mapping[str, str] | None = None) -> Fleet:
+    """Return the state after a restart of the caller: what is published, and no evidence yet."""
+    out = suspended or {}
+    return Fleet(
+        {
+            name: Page(weight=weights.get(name, 1.0), alone=weights.get(name, 1.0), suspended=out.get(name, ""))
+            for name in {**weights, **out}
+        }
+    )
+
+
+def pressure(signals: Signals | None) -> float | None:
+    """Return how full an engine is: the KV cache in use, 1 and more where requests wait; None: it does not tell.
+
+    1 plus the waiting requests per running one: how many batches as large as the one that runs are asked for.
+    """
+    if signals is None or (signals.kv_usage is None and signals.waiting is None):
+        return None
+    if signals.waiting:
+        return 1 + signals.waiting / max(signals.running or 0.0, 1.0)
+    return signals.kv_usage or 0.0
 
 
 def observe(fleet: Fleet, readings: Mapping[str, Reading], now: float, settings: Settings | None = None) -> Fleet:
@@ -149,138 +176,158 @@ def observe(fleet: Fleet, readings: Mapping[str, Reading], now: float, settings:
 
 
 def rebalance(fleet: Fleet, now: float, settings: Settings | None = None) -> tuple[Fleet, Decision]:
-    """Decide on weights; constant evidence changes nothing after the first call."""
+    """Decide on weights and suspensions."""
     limits = settings or Settings()
-    speeds = _relative_speeds(fleet, limits)
+    findings = {name: judge(page.looks) for name, page in fleet.pages.items()}
     marks = {name: _mark(page, now, limits) for name, page in fleet.pages.items()}
-    pages, changes = dict(fleet.pages), []
-    for name, page in fleet.pages.items():
-        speed = speeds[name]
-        if speed is None or marks[name] is not Mark.FRESH:
-            continue
-        wanted = max(limits.lowest, speed)
+    pages, changes = _believe(fleet.pages, findings)
+    pages, more = _suspend(pages, findings, now, limits)
+    changes += more
+    speeds = _relative_speeds(pages, limits)
+    for name, (share, why) in _wanted(pages, findings, speeds).items():
+        page, wanted = pages[name], max(limits.lowest, share)
         settled = page.changed_at is None or now - page.changed_at >= limits.settle_s
-        coarse = any(interval.coarse for interval in page.evidence)
+        coarse = any(each.coarse for each in page.evidence)
         hysteresis = limits.coarse_hysteresis if coarse else limits.hysteresis
-        if not settled or abs(wanted - page.weight) <= hysteresis * page.weight:
+        if marks[name] is not Mark.FRESH or not settled or abs(wanted - page.weight) <= hysteresis * page.weight:
             continue
         weight = 1.0 if wanted * (1 + hysteresis) >= 1 else round(wanted, 2)  # else it could never return to 1
         if weight != page.weight:
             pages[name] = replace(page, weight=weight, changed_at=now)
-            reason = (
-                f"runs at {speed:.0%} of the fastest replica's speed" if weight < 1 else "is as fast as the fastest"
-            )
-            changes.append(Change(name, page.weight, weight, f"{reason}: weight {page.weight:g} -> {weight:g}"))
+            reason = f"{why if weight < 1 else 'is as fast as the fastest'}: weight {page.weight:g} -> {weight:g}"
+            changes.append(Change(name, page.weight, weight, reason))
     decision = Decision(
         weights={name: page.weight for name, page in pages.items()},
         speeds={name: None if speed is None else round(speed, 2) for name, speed in speeds.items()},
         marks=marks,
         changes=tuple(changes),
+        suspended={name: page.suspended for name, page in pages.items() if page.suspended},
+        distrusted={name: page.lie for name, page in pages.items() if page.lie},
+        pressures={name: p for name, page in pages.items() if (p := pressure(page.last.signals)) is not None},
+        foreign={name: round(finding.foreign, 1) for name, finding in findings.items() if finding.foreign},
     )
     return Fleet(pages), decision
 
 
 def _read(page: Page, reading: Reading, now: float, limits: Settings) -> Page:
     """Return the page with what happened since its last reading."""
-    evidence = page.evidence
-    if _restarted(page.last.signals, reading.signals):
+    evidence, before, after = page.evidence, page.last.signals, reading.signals
+    if restarted(before, after):
         evidence = ()
-    else:
-        interval = _interval(page, reading, now)
-        evidence = (*evidence, interval) if interval else evidence
-    busy = sum(interval.busy_s for interval in evidence)
+    elif before is not None and after is not None:
+        in_flight = (page.last.in_flight or 0, reading.in_flight or 0)
+        found = interval((page.last_at, now), before, after, in_flight=in_flight, prefill_rate=reading.prefill_rate)
+        evidence = (*evidence, found) if found else evidence
+    busy = sum(each.busy_s for each in evidence)
     while evidence and (busy - evidence[0].busy_s >= limits.window_s or now - evidence[0].until > limits.memory_s):
         busy -= evidence[0].busy_s
         evidence = evidence[1:]
-    read_at = now if reading.signals is not None else page.read_at
-    return replace(page, read_at=read_at, last_at=now, last=reading, evidence=evidence)
+    looks = kept(page.looks, _look(reading, now))
+    if restarted(before, after):  # another process: what the last one was suspended for is over
+        page = replace(page, suspended_at=-inf if page.suspended else page.suspended_at)
+        looks = looks[-1:]
+    read_at = now if after is not None else page.read_at
+    return replace(page, read_at=read_at, last_at=now, last=reading, evidence=evidence, looks=looks)
 
 
-def _restarted(before: Signals | None, after: Signals | None) -> bool:
-    """Whether a counter went back: another process, perhaps on another machine."""
-    if before is None or after is None:
-        return False
-    counters = (
-        (before.prompt_tokens, after.prompt_tokens),
-        (before.generation_tokens, after.generation_tokens),
-        (before.token_seconds, after.token_seconds),
-    )
-    return any(old is not None and new is not None and new < old for old, new in counters)
+def _look(reading: Reading, now: float) -> Look:
+    signals = reading.signals or Signals()
+    held = None if signals.running is None else signals.running + (signals.waiting or 0.0)
+    counted = signals.prompt_tokens is not None and signals.generation_tokens is not None
+    made = (signals.prompt_tokens or 0.0) + (signals.generation_tokens or 0.0) if counted else None
+    return Look(now, held, made, reading.in_flight, reading.seen_tokens)
 
 
-def _interval(page: Page, reading: Reading, now: float) -> Interval | None:
-    """Return what the replica did since its last reading; None where it did nothing, or nothing is known.
+def _believe(pages: Mapping[str, Page], findings: Mapping[str, Finding]) -> tuple[dict[str, Page], list[Change]]:
+    """Note whose metrics contradict the books, and whose do no longer."""
+    made, changes = dict(pages), []
+    for name, page in pages.items():
+        lie, known = findings[name].lie, findings[name].known
+        if bool(lie) != bool(page.lie) and (lie or known):
+            act, why = (Act.DISTRUSTED, lie) if lie else (Act.TRUSTED, "tells what the routers see again")
+            made[name] = replace(page, lie=lie, evidence=())
+            changes.append(Change(name, page.weight, page.weight, why, act))
+    return made, changes
 
-    The time between tokens, summed over requests, is the mean number B of requests that decoded, times the interval's
-    length. At random arrivals that number is about Poisson distributed, so the replica was idle a share exp(-B).
+
+def _suspend(
+    pages: dict[str, Page], findings: Mapping[str, Finding], now: float, limits: Settings
+) -> tuple[dict[str, Page], list[Change]]:
+    """Suspend who stands still, at most half of the fleet with those that are down anyway, and take back who may try again."""
+    changes: list[Change] = []
+    for name, page in pages.items():
+        if not page.suspended:
+            continue
+        since = now if page.suspended_at is None else page.suspended_at
+        rest_s = min(limits.back_s * 2 ** max(page.suspensions - 1, 0), limits.back_last_s)
+        if now - since < rest_s:
+            pages[name] = replace(page, suspended_at=since)
+            continue
+        pages[name] = replace(page, suspended="", suspended_at=now, looks=(), evidence=())
+        changes.append(Change(name, page.weight, page.weight, "is tried again with one request", Act.RESUMED))
+    out = sum(bool(page.suspended) or page.last.down for page in pages.values())
+    for name, page in pages.items():
+        why = findings[name].stuck or (findings[name].lie if limits.suspend_liars else "")
+        if not why or page.suspended or not page.looks:
+            continue
+        if not page.last.down:
+            out += 1
+        if 2 * out > len(pages):
+            break
+        again = page.suspended_at is not None and now - page.suspended_at < 2 * limits.back_last_s
+        count = page.suspensions + 1 if again else 1
+        pages[name] = replace(page, suspended=why, suspended_at=now, suspensions=count)
+        changes.append(Change(name, page.weight, page.weight, why, Act.SUSPENDED))
+    return pages, changes
+
+
+def _wanted(
+    pages: dict[str, Page], findings: Mapping[str, Finding], speeds: Mapping[str, float | None]
+) -> dict[str, tuple[float, str]]:
+    """Return the weight that each replica should have, and why, of those of which something new is known.
+
+    In a balanced fleet requests are where speed is: each replica holds its share of all, and what others have there is a
+    part of that share.
     """
-    seconds = now - page.last_at
-    before, after = page.last.signals, reading.signals
-    if not 0 < seconds <= LONGEST_INTERVAL_S or before is None or after is None:
-        return None
-    kv = (_kv_in_use(before) + _kv_in_use(after)) / 2
-    prompt = _since(before.prompt_tokens, after.prompt_tokens)
-    generated = _since(before.generation_tokens, after.generation_tokens)
-    token_seconds = _since(before.token_seconds, after.token_seconds)
-    if prompt is not None and generated is not None:
-        prompt = max(0.0, prompt - (_since(before.prefix_hits, after.prefix_hits) or 0.0))
-        if token_seconds is not None:
-            busy_s = seconds * (1 - exp(-token_seconds / seconds))
-            return Interval(now, busy_s, prompt, generated, token_seconds, kv) if token_seconds > 0 else None
-    least = min(before.running or page.last.in_flight, after.running or reading.in_flight)
-    if least < MIN_RUNNING:
-        return None
-    running = max(least, ((before.running or 0.0) + (after.running or 0.0)) / 2)
-    if prompt is not None and generated is not None:
-        return Interval(now, seconds, prompt, generated, running * seconds, kv, coarse=True)
-    if reading.prefill_rate:
-        learned = reading.prefill_rate * seconds
-        return Interval(now, seconds, learned, 0.0, running * seconds, 0.0, counted=False, coarse=True)
-    return None
+    wanted: dict[str, tuple[float, str]] = {}
+    for name, page in pages.items():
+        if (known := speeds[name]) is not None:
+            pages[name] = replace(page, alone=known)
+    held = {name: finding.held for name, finding in findings.items() if finding.held is not None and finding.known}
+    level = sum(held.values()) / (sum(pages[name].alone for name in held) or 1.0)
+    for name, page in pages.items():
+        finding, share = findings[name], level * page.alone
+        judged = finding.known and share >= MIN_RUNNING
+        if speeds[name] is None and not judged:
+            continue
+        free = max(0.0, 1 - finding.foreign / share) if judged else 1.0
+        why = [f"runs at {page.alone:.0%} of the fastest replica's speed"] if page.alone < 1 else []
+        why += [f"has {finding.foreign:.0f} requests of others"] if free < 1 else []
+        wanted[name] = (page.alone * free, " and ".join(why))
+    most = max((weight for weight, _ in wanted.values()), default=0.0) or 1.0
+    return {name: (weight / most, why) for name, (weight, why) in wanted.items()}
 
 
-def _since(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
-
-
-def _kv_in_use(signals: Signals) -> float:
-    return (signals.kv_usage or 0.0) * (signals.kv_tokens or 0.0)
-
-
-def _relative_speeds(fleet: Fleet, limits: Settings) -> dict[str, float | None]:
+def _relative_speeds(pages: Mapping[str, Page], limits: Settings) -> dict[str, float | None]:
     """Return each replica's speed relative to the fastest; None without enough evidence or nobody to compare with.
 
     Counted work and routers' estimates are different units: estimates are used only where no engine counts.
     """
     speeds: dict[str, float | None] = {}
     for counted in (True, False):
-        speeds = {name: _speed(page.evidence, limits, counted=counted) for name, page in fleet.pages.items()}
+        speeds = {
+            name: None if page.lie or page.suspended else speed(page.evidence, limits.evidence_s, counted=counted)
+            for name, page in pages.items()
+        }
         if any(speeds.values()):
             break
-    # work of zero is a replica that stands still: for the routers' suspicion, not for a weight
-    speeds = {name: speed or None for name, speed in speeds.items()}
-    known = [speed for speed in speeds.values() if speed is not None]
+    # work of zero is a replica that stands still: for the suspension, not for a weight
+    speeds = {name: found or None for name, found in speeds.items()}
+    known = [found for found in speeds.values() if found is not None]
     if not known or (len(known) == 1 and len(speeds) > 1):
         return dict.fromkeys(speeds)
     fastest = max(known)
-    return {name: speed / fastest if speed is not None else None for name, speed in speeds.items()}
-
-
-def _speed(evidence: tuple[Interval, ...], limits: Settings, *, counted: bool) -> float | None:
-    """Return work per second of busy time, in prompt tokens' worth; None without enough evidence.
-
-    A step lasts as long as the time between a request's tokens: busy time over that time are the steps.
-    """
-    used = [interval for interval in evidence if interval.counted is counted]
-    busy = sum(interval.busy_s for interval in used)
-    if busy < limits.evidence_s:
-        return None
-    generated = sum(interval.generated for interval in used)
-    prompt = sum(interval.prompt for interval in used)
-    token_seconds = sum(interval.token_seconds for interval in used)
-    kv = sum(interval.kv * interval.busy_s for interval in used) / busy
-    steps = busy * generated / token_seconds
-    return (prompt + DECODE_WORK * generated + steps * (STEP_WORK + KV_WORK * kv)) / busy
+    return {name: found / fastest if found is not None else None for name, found in speeds.items()}
 
 
 def _mark(page: Page, now: float, limits: Settings) -> Mark:

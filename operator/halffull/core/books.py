@@ -51,6 +51,7 @@ class Replica:
         "decode_tokens",
         "decoding",
         "deference_s",
+        "distrusted",
         "foreign",
         "freed_tokens",
         "health",
@@ -86,8 +87,8 @@ class Replica:
         self.port = port
         self.state = State.READY
         """as discovery sees it; see `shown`"""
-        self.suspended = False
-        """taken out by the operator, for at most as long as its document is valid"""
+        self.suspended = self.distrusted = False
+        """taken out, or its signals not believed, by the operator, for at most as long as its document is valid"""
         self.weight = 1.0
         """relative share from slow facts, 0.1 to 1"""
         self.deference_s = 0.0

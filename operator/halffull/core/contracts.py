@@ -42,8 +42,9 @@ class Context:
         return prefill_work(request.prompt_tokens, cached) / self.books.fleet_rate
 
     def signals(self, replica: Replica) -> Signals | None:
-        """What the replica last said of itself, unless that is stale."""
-        return replica.signals if self.now - replica.signals_at <= self.signals_s else None
+        """What the replica last said of itself, unless that is stale or not to be believed."""
+        stale = replica.distrusted or self.now - replica.signals_at > self.signals_s
+        return None if stale else replica.signals
 
 
 class Policy(Protocol):

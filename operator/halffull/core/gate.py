@@ -101,7 +101,7 @@ class KvGate(Gate):
 
     def _valve(self, replica: Replica, request: Request) -> bool:
         signals = replica.signals
-        if signals is None or signals.waiting != 0 or replica.signals_at <= replica.sent_at:
+        if signals is None or replica.distrusted or signals.waiting != 0 or replica.signals_at <= replica.sent_at:
             return False
         if replica.kv_tokens is None or signals.kv_usage is None:
             return signals.running is not None and signals.running < replica.max_sequences

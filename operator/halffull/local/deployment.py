@@ -10,6 +10,8 @@ import aiohttp
 
 from halffull.api.model_deployment import ModelDeployment
 from halffull.api.router_config import Balance, ReplicaBalance, RouterConfig
+from halffull.api.scheduling import Scheduling
+from halffull.controller.readings import balance_settings, carried, reading
 from halffull.controller.router_config import balanced, router_config
 from halffull.core import balance
 from halffull.local.documents import Wanted
@@ -112,7 +114,7 @@ class Deployment:
 
     def _publish(self) -> None:
         """Tell the router what is so now; says nothing new where nothing is."""
-        draining = self.engines.draining
+        draining = {*self.engines.draining, *self.wanted.deployment.spec.engine.drain}
         entries = self._balance.replicas | {
             name: self._balance.replicas.get(name, ReplicaBalance()).model_copy(update={"drain": True})
             for name in draining
@@ -157,12 +159,12 @@ class Deployment:
     async def _rebalance(self) -> None:
         """Weigh the replicas by their speed, on the interval of the operator's rebalancer."""
         loop = asyncio.get_running_loop()
-        fleet, renewed_at = balance.Fleet(), 0.0
+        fleet, renewed_at = carried(self._balance), 0.0
         while True:
             config = self._config
             interval_s = config.scheduling.rebalance.interval_seconds if config else RETRY_S
             await asyncio.sleep(interval_s)
-            settings = balance.Settings(stale_after_s=3 * interval_s)
+            settings = balance_settings(config.scheduling if config else Scheduling())
             fleet = balance.observe(fleet, await self._readings(), loop.time(), settings)
             fleet, decision = balance.rebalance(fleet, loop.time(), settings)
             for change in decision.changes:
@@ -171,7 +173,7 @@ class Deployment:
             if renew:
                 renewed_at = loop.time()
             reasons = {change.replica: change.reason for change in decision.changes}
-            self._balance = balanced(self._balance, self.replicas, decision.weights, reasons, renew=renew)
+            self._balance = balanced(self._balance, self.replicas, decision, reasons, renew=renew)
             self._publish()
 
     async def _readings(self) -> dict[str, balance.Reading]:
@@ -181,14 +183,8 @@ class Deployment:
         signals = await asyncio.gather(
             *(read_signals(self._session, f"{engine.scheme}://{name}", engine.type) for name in names)
         )
-        status = await self.router.status() or {"replicas": []}
-        pages = {page["name"]: page for page in status["replicas"]}
-        return {
-            name: balance.Reading(
-                said, pages.get(name, {}).get("inFlight", 0), pages.get(name, {}).get("prefillTokensPerSecond")
-            )
-            for name, said in zip(names, signals, strict=True)
-        }
+        status = await self.router.status()
+        return {name: reading(said, name, [status]) for name, said in zip(names, signals, strict=True)}
 
 
 def _without_kubernetes(deployment: ModelDeployment) -> ModelDeployment:

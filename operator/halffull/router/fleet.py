@@ -10,6 +10,7 @@ from typing import Protocol
 
 from halffull.api.router_config import Balance, ReplicaBalance
 from halffull.core.books import Books, Replica
+from halffull.core.health import Verdict
 from halffull.core.values import State
 from halffull.router.discovery import Endpoint, Endpoints, difference
 
@@ -101,7 +102,7 @@ class Fleet:
         if self._lapse:
             self._lapse.cancel()
             self._lapse = None
-        if any(said.weight != 1 or said.suspended for said in balance.replicas.values()):
+        if any(said.weight != 1 or said.suspended or said.distrusted for said in balance.replicas.values()):
             self._lapse = asyncio.get_running_loop().call_later(balance.valid_seconds, self._lapsed)
         self._apply()
 
@@ -137,7 +138,10 @@ class Fleet:
         out = self._taken_out()
         for name, endpoint in self._endpoints.items():
             replica = self.replicas[name]
-            replica.weight = self._balance.get(name, NEUTRAL).weight
+            said = self._balance.get(name, NEUTRAL)
+            replica.weight, replica.distrusted = said.weight, said.distrusted
+            if replica.suspended and name not in out and replica.health.verdict is Verdict.WELL:
+                replica.health.readmit(self._now())  # with one request, until one has started
             replica.state, replica.suspended = self._state(endpoint), name in out
             self._host.refresh(replica)
 

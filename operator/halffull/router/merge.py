@@ -9,7 +9,7 @@ from prometheus_client.samples import Sample
 
 LARGEST = ("_info", "_up", "_ready", "_weight", "_fresh", "_limit", "_capacity", "python_info", "_start_time_seconds")
 """gauges that end so are not summed: every process says the same of them, or the largest is what matters"""
-_SUMMED = ("inFlight", "prefillTokens", "waitingPromptTokens", "decoding", "decodeTokens")
+_SUMMED = ("inFlight", "prefillTokens", "waitingPromptTokens", "decoding", "decodeTokens", "seenTokens")
 _WORST_FIRST = ("Down", "Suspect", "Draining", "Ready")
 
 

@@ -136,6 +136,7 @@ class Report:
             "waitingPromptTokens": own.waiting_prompt_tokens,
             "decoding": own.decoding,
             "decodeTokens": own.decode_tokens,
+            "seenTokens": replica.own.freed_tokens + own.decode_tokens,
             "peersInFlight": replica.foreign.in_flight,
             "peersPrefillTokens": replica.foreign.prefill_tokens,
             "peersDecodeTokens": replica.foreign.decode_tokens,

@@ -5,6 +5,7 @@ from typing import Any
 from halffull.api.model_deployment import ModelDeployment, SchedulingPolicy
 from halffull.api.router_config import Balance, ReplicaBalance
 from halffull.controller.router_config import balanced, router_config
+from halffull.core.balance import Decision
 
 
 def deployment(generation: int = 1, **spec: Any) -> ModelDeployment:
@@ -64,6 +65,10 @@ def test_the_hash_follows_every_edit_but_no_weight() -> None:
     )
 
 
+def decision(weights: dict[str, float], **parts: dict[str, str]) -> Decision:
+    return Decision(weights, speeds={}, marks={}, changes=(), **parts)
+
+
 def test_the_same_inputs_make_the_same_document() -> None:
     before = router_config(deployment(), balance=Balance(replicas={"a": ReplicaBalance(weight=0.5)}))
 
@@ -101,7 +106,7 @@ def test_weights_of_replicas_that_exist_carry_over() -> None:
 def test_suspensions_carry_over_beside_new_weights() -> None:
     before = Balance(replicas={"a": ReplicaBalance(suspended=True, reason="lies")})
 
-    after = balanced(before, ["a", "b"], {"a": 1.0, "b": 0.4}, {"b": "slow"})
+    after = balanced(before, ["a", "b"], decision({"a": 1.0, "b": 0.4}, suspended={"a": "lies"}), {"b": "slow"})
 
     assert after.replicas == {
         "a": ReplicaBalance(suspended=True, reason="lies"),
@@ -109,10 +114,28 @@ def test_suspensions_carry_over_beside_new_weights() -> None:
     }
 
 
+def test_what_is_decided_is_published_with_its_reason_until_it_is_over() -> None:
+    stuck = decision({"a": 1.0}, suspended={"a": "stuck"}, distrusted={"b": "lies"})
+
+    during = balanced(None, ["a", "b"], stuck, {"a": "stuck", "b": "lies"})
+    assert during.replicas == {
+        "a": ReplicaBalance(suspended=True, reason="stuck"),
+        "b": ReplicaBalance(distrusted=True, reason="lies"),
+    }
+    assert balanced(during, ["a", "b"], decision({"a": 1.0})).replicas == {}
+
+
+def test_drained_replicas_are_drained_as_long_as_the_resource_says() -> None:
+    during = balanced(None, ["a", "b"], drained=["a", "elsewhere"])
+
+    assert during.replicas == {"a": ReplicaBalance(drain=True)}
+    assert balanced(during, ["a", "b"], decision({"a": 1.0})).replicas == {}
+
+
 def test_neutral_entries_are_left_out_and_never_renewed() -> None:
     before = Balance(replicas={"a": ReplicaBalance(weight=0.5)}, renewed=7)
 
-    after = balanced(before, ["a"], {"a": 1.0}, renew=True)
+    after = balanced(before, ["a"], decision({"a": 1.0}), renew=True)
 
     assert after == Balance(renewed=7)
 

@@ -7,6 +7,7 @@ import pytest
 
 from halffull.api.router_config import Balance
 from halffull.core.books import Books, Replica
+from halffull.core.health import Verdict
 from halffull.core.values import State
 from halffull.router.discovery import Endpoint
 from halffull.router.fleet import Fleet
@@ -135,3 +136,26 @@ def test_replicas_are_made_anew_when_engines_are_called_in_another_way(world: Wo
     world.fleet.renew()
     assert world.books.replicas["a"] is not before
     assert world.followed == ["a"]
+
+
+async def test_a_suspended_replica_comes_back_with_one_request_at_a_time(world: World) -> None:
+    world.found(a=State.READY, b=State.READY)
+
+    world.fleet.balance(balance(a={"suspended": True}))
+    assert world.books.replicas["a"].suspended
+    world.fleet.balance(Balance())
+
+    assert not world.books.replicas["a"].suspended
+    assert world.books.replicas["a"].health.verdict is Verdict.TRIAL
+    assert world.books.replicas["b"].health.verdict is Verdict.WELL
+
+
+async def test_metrics_that_are_not_believed_are_believed_again_when_the_operator_is_gone(world: World) -> None:
+    world.found(a=State.READY, b=State.READY)
+
+    world.fleet.balance(balance(0.01, a={"distrusted": True}))
+    assert [replica.distrusted for replica in world.books.replicas.values()] == [True, False]
+
+    async with asyncio.timeout(10):
+        while world.books.replicas["a"].distrusted:
+            await asyncio.sleep(0.01)
