@@ -39,8 +39,6 @@ class Demand:
     sequence: EngineSequence | None = None
     page: "Page | None" = None
     """where its router books it now"""
-    cached_estimate: int = 0
-    """tokens of its prompt that the books take its replica to have cached"""
     advancing: bool = False
     """whether its replica's books grow by one token a step for it"""
 

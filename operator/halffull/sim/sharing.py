@@ -1,83 +1,68 @@
-"""What several routers tell each other of one replica, so that the books of each hold all requests. Called by `simulation`.
+"""Routers that tell each other of their books, with the ledger that real ones keep (`core.peers`), some time later. Called by
+`simulation`.
 
-Every dispatch, first token and end is entered in the other routers' books as if it were their own, some time later. Tokens
-that were streamed meanwhile go along.
+What a router's books say of a replica reaches the others `delay_s` after it changed at the latest; whose request waits longest
+is said along with it, and again at each tick.
 """
 
-from collections.abc import Sequence
-from enum import Enum
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from halffull.core.books import Replica, prefill_work
+from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
-from halffull.core.exchange import Exchange
-from halffull.core.values import Request
-from halffull.sim.virtual_engine import Page
+from halffull.core.peers import Peers
 
-
-class Entry(Enum):
-    """What a router entered in its books."""
-
-    SENT = "sent"
-    STARTED = "started"
-    ENDED = "ended"
-    """after it started"""
-    UNSENT = "unsent"
-    """it left without having started"""
-
-
-class Message(NamedTuple):
-    """One entry, on its way to the other routers."""
-
-    router: int
-    entry: Entry
-    request: Request
-    cached_tokens: int
-    tokens: int
-    """streamed before the end"""
+LOOK_TICKS = 4
+"""answers under way are looked at every so many ticks, as by a real router"""
 
 
 class Sharing:
-    """The messages about one replica that are on their way."""
+    """The ledgers of all routers."""
 
-    def __init__(self, dispatchers: Sequence[Dispatcher], pages: Sequence[Page]) -> None:
+    def __init__(
+        self,
+        dispatchers: Sequence[Dispatcher],
+        later: Callable[[Callable[[int], None], int], None],
+        heard: Callable[[Dispatcher, list[Replica]], None],
+        present: Callable[[], float],
+    ) -> None:
+        """`later` calls a function with a router's number after the delay; `heard`: a router's books changed; `present` brings
+        all books up to date and returns the time.
+        """
         self._dispatchers = dispatchers
-        self._pages = pages
-        self._messages: list[Message] = []
-        self.due = False
-        """a delivery is planned"""
+        self._later = later
+        self._heard = heard
+        self._present = present
+        self._told = 0
+        self._ticks = 0
+        self._telling: set[int] = set()
+        for router, dispatcher in enumerate(dispatchers):
+            dispatcher.peers = Peers(dispatcher.books, partial(self._wake, router))
 
-    def tell(self, router: int, entry: Entry, exchange: Exchange, cached_tokens: int = 0, tokens: int = 0) -> None:
-        """Note what a router entered; `tokens` were streamed before the end."""
-        self._messages.append(Message(router, entry, exchange.request, cached_tokens, tokens))
+    def tick(self) -> None:
+        """Time has passed."""
+        self._ticks += 1
+        for router, dispatcher in enumerate(self._dispatchers):
+            if self._ticks % LOOK_TICKS == 0 and dispatcher.peers is not None:
+                dispatcher.peers.look()
+            if len(dispatcher.queue):
+                self._wake(router)
 
-    def deliver(self, now: float) -> None:
-        """Let the other routers enter it, too."""
-        self.due = False
-        grown = [page.grown - page.grown_told for page in self._pages]
-        for page, own in zip(self._pages, grown, strict=True):
-            page.replica.decode_tokens += sum(grown) - own
-            page.grown_told = page.grown
-        messages, self._messages = self._messages, []
-        for message in messages:
-            for router, dispatcher in enumerate(self._dispatchers):
-                if router != message.router:
-                    _enter(dispatcher, self._pages[router].replica, message, now)
-        for dispatcher, page in zip(self._dispatchers, self._pages, strict=True):
-            dispatcher.refresh(page.replica, now)
+    def _wake(self, router: int) -> None:
+        if router not in self._telling:
+            self._telling.add(router)
+            self._later(self._tell, router)
 
-
-def _enter(dispatcher: Dispatcher, replica: Replica, message: Message, now: float) -> None:
-    books, request, cached = dispatcher.books, message.request, message.cached_tokens
-    prompt = request.prompt_tokens
-    if message.entry is Entry.SENT:
-        books.prefixes.insert(replica.name, request, replica.kv_tokens)
-        replica.sent(prompt, now, stream=False, cached_tokens=cached)
-    elif message.entry is Entry.STARTED:
-        if request.stream:
-            books.learn(replica, prefill_work(prompt, cached), now)
-        replica.started(prompt, now, cached)
-    elif message.entry is Entry.ENDED:
-        books.ended(replica, prompt + message.tokens, None, now)
-    else:
-        replica.unsent(prompt, cached)
+    def _tell(self, router: int) -> None:
+        """Let the others enter what has changed here."""
+        self._telling.discard(router)
+        teller, now = self._dispatchers[router], self._present()
+        if teller.peers is None:
+            return
+        pages, oldest = teller.peers.take(), teller.queue.oldest
+        self._told += 1
+        for dispatcher in self._dispatchers:
+            if dispatcher is not teller and dispatcher.peers is not None:
+                changed = dispatcher.peers.hear(str(router), self._told, pages, now)
+                dispatcher.peers.claim(str(router), None if oldest is None else now - oldest, now)
+                self._heard(dispatcher, changed)

@@ -27,7 +27,7 @@ from halffull.sim.fleet import true_rate, virtual_engines
 from halffull.sim.oracle import TrueLengths
 from halffull.sim.scheduler import dispatcher_of
 from halffull.sim.setting import Setting
-from halffull.sim.sharing import Entry, Sharing
+from halffull.sim.sharing import Sharing
 from halffull.sim.trace import BLOCK_TOKENS
 from halffull.sim.virtual_engine import VirtualEngine
 
@@ -55,13 +55,20 @@ class Simulation:
             for dispatcher in self.dispatchers:
                 dispatcher.books.outputs = TrueLengths(self.demands)
         self._routers = routers
-        self._sharing = [Sharing(self.dispatchers, engine.pages) for engine in self.engines]
         self._watch = watch
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._ticket = count()
         self._open = len(self.demands)
         self._arrivals = (demand for demand in self.demands if demand.arrived < inf)
         self._by_name = {page.replica.name: engine for engine in self.engines for page in engine.pages}
+        self._sharing = None
+        if (delay_s := routers.share_seconds) is not None and routers.count > 1:
+            self._sharing = Sharing(
+                self.dispatchers,
+                lambda act, router: self._at(self.now + delay_s, act, router),
+                self._heard,
+                self._catch_up,
+            )
 
     def run(self) -> None:
         """Play until every request has ended."""
@@ -136,10 +143,8 @@ class Simulation:
         if engine.down:
             return self._not_started(dispatcher, exchange, Fault.UNREACHABLE)
         dispatcher.sent(exchange, self.now)
-        self._tell(demand, Entry.SENT)
         sequence = EngineSequence(demand.prompt_tokens, demand.output_tokens, demand.blocks, owner=demand)
         demand.sequence = sequence
-        demand.cached_estimate = exchange.cached_tokens
         if self._routers.dispatch_seconds:
             self._at(self.now + self._routers.dispatch_seconds, self._deliver, (engine, sequence))
         elif engine.submit(sequence, self.now):
@@ -151,7 +156,6 @@ class Simulation:
         sequence, demand.sequence = demand.sequence, None
         if sequence is None:
             return
-        self._tell(demand, Entry.UNSENT, cached_tokens=demand.cached_estimate)
         engine = self.engines[demand.replica]
         if sequence.phase is not SequencePhase.NEW and engine.withdraw(sequence, self.now):
             self._at_end_of(engine)
@@ -165,7 +169,6 @@ class Simulation:
             if engine.submit(sequence, self.now):
                 self._at_end_of(engine)
         elif demand.exchange is not None:
-            self._tell(demand, Entry.UNSENT)
             dispatcher = self._dispatcher(demand)
             self._carry_out(dispatcher, self._not_started(dispatcher, demand.exchange, Fault.LOST))
 
@@ -224,10 +227,8 @@ class Simulation:
         dispatcher = self._dispatcher(demand)
         starts = exchange.phase is Phase.WAITING
         if starts:
-            self._tell(demand, Entry.STARTED)
             dispatcher.started(exchange, self.now)
         page.replica.decode_tokens += 1
-        page.grown += 1
         page.advancing += 1
         demand.advancing = True
         if starts:
@@ -239,19 +240,18 @@ class Simulation:
             return
         if demand.stream:
             exchange.tokens = demand.output_tokens
-            self._tell(demand, Entry.ENDED, demand.output_tokens)
         else:
-            self._tell(demand, Entry.UNSENT)
             dispatcher.started(exchange, self.now)
             dispatcher.progressed(exchange, demand.output_tokens)
         self._end(demand)
         self._carry_out(dispatcher, dispatcher.finished(exchange, self.now))
 
-    def _catch_up(self) -> None:
-        """Bring the books to the present, for a decision."""
+    def _catch_up(self) -> float:
+        """Bring the books to the present, for a decision; return it."""
         for engine in self.engines:
             if engine.long:
                 engine.catch_up(self.now)
+        return self.now
 
     # --- time
 
@@ -265,6 +265,8 @@ class Simulation:
             dispatcher.transitions.clear()
             for replica in dispatcher.books.replicas.values():
                 self._look_at(dispatcher, replica)
+        if self._sharing is not None:
+            self._sharing.tick()
         if self._watch is not None:
             self._watch(self)
         self._at(self.now + TICK_S, self._tick, None)
@@ -295,25 +297,9 @@ class Simulation:
                 self._catch_up()
                 self._release(dispatcher)
 
-    # --- several routers
-
-    def _tell(self, demand: Demand, entry: Entry, tokens: int = 0, cached_tokens: int | None = None) -> None:
-        """A router entered this in its books; the others hear of it later."""
-        delay_s, exchange = self._routers.share_seconds, demand.exchange
-        if delay_s is None or exchange is None or len(self.dispatchers) == 1:
-            return
-        sharing = self._sharing[demand.replica]
-        cached = exchange.cached_tokens if cached_tokens is None else cached_tokens
-        sharing.tell(int(demand.router * len(self.dispatchers)), entry, exchange, cached, tokens)
-        if not sharing.due:
-            sharing.due = True
-            self._at(self.now + delay_s, self._share, demand.replica)
-
-    def _share(self, index: int) -> None:
-        self._catch_up()
-        self._sharing[index].deliver(self.now)
-        for dispatcher in self.dispatchers:
-            self._release(dispatcher)
+    def _heard(self, dispatcher: Dispatcher, replicas: list[Replica]) -> None:
+        """Other routers told of these replicas."""
+        self._carry_out(dispatcher, dispatcher.heard(replicas, self.now))
 
     # --- trouble
 
@@ -349,13 +335,11 @@ class Simulation:
             engine.halt(sequence)
             if exchange.phase is Phase.STREAMING:
                 exchange.tokens = sequence.generated
-                self._tell(demand, Entry.ENDED, sequence.generated)
                 failure = Failure(Fault.LOST.treatment.reason, Fault.LOST.treatment.message)
                 given = dispatcher.broken(exchange, failure, self.now, Fault.LOST)
                 self._end(demand)
             else:
                 demand.first = None
-                self._tell(demand, Entry.UNSENT)
                 given = self._not_started(dispatcher, exchange, Fault.LOST)
             self._carry_out(dispatcher, given)
 

@@ -22,10 +22,6 @@ class Page:
     replica: Replica
     advancing: int = 0
     """answers that this router relays and that grow with each step"""
-    grown: int = 0
-    """tokens by which they have grown"""
-    grown_told: int = 0
-    """how many of these the other routers know of"""
 
 
 class VirtualEngine:
@@ -46,6 +42,10 @@ class VirtualEngine:
         self.busy_seconds = 0.0
         self.tokens = 0
         """tokens generated, recomputed ones not counted again"""
+        self.prefilled = 0
+        """prompt tokens computed"""
+        self.token_seconds = 0.0
+        """seconds between successive tokens, summed over requests"""
         self._profile = profile
         self._block_size = block_size
         self._prefix_cache = prefix_cache
@@ -93,6 +93,8 @@ class VirtualEngine:
         self.ends = None
         self.busy_seconds += now - self._began
         self.tokens += outcome.decoded_tokens + len(outcome.prefilled)
+        self.prefilled += outcome.prefill_tokens
+        self.token_seconds += (now - self._began) * outcome.decoded_tokens / outcome.steps
         for sequence in outcome.preempted:
             self.halt(sequence)
         self._grow(outcome.steps)
@@ -144,12 +146,17 @@ class VirtualEngine:
         """What a scrape finds."""
         self.catch_up(now)
         model = self.model
-        used = model.kv.used + self._counted * model.decoding
+        counted = self._counted * model.decoding
+        used = model.kv.used + counted
+        elapsed = now - self._began if self._counted else 0.0
         return Signals(
             running=len(model.running),
             waiting=len(model.waiting),
             kv_usage=used / model.kv.capacity,
             kv_tokens=model.kv.capacity,
+            prompt_tokens=self.prefilled + model.kv.hits,
+            generation_tokens=self.tokens + counted,
+            token_seconds=self.token_seconds + elapsed * model.decoding,
             prefix_queries=model.kv.queries,
             prefix_hits=model.kv.hits,
         )
@@ -171,4 +178,3 @@ class VirtualEngine:
             for page in self.pages:
                 if page.advancing:
                     page.replica.decode_tokens += grown * page.advancing
-                    page.grown += grown * page.advancing

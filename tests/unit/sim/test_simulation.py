@@ -67,8 +67,8 @@ def test_several_routers_end_with_empty_books(share):
         setting(mixed_calls(600), 20.0, TIGHT, engines={"count": 4}, routers=routers, clients=clients), contender("sal")
     )
     if share is not None:  # the last messages are on their way when the last request ends
-        for index in range(4):
-            simulation._share(index)
+        for router in range(3):
+            simulation._sharing._tell(router)
     assert_conserved(simulation)
 
 
@@ -183,8 +183,8 @@ def test_what_waits_at_a_replica_that_slows_is_moved_and_nothing_is_lost(routers
     parameters = [{"parameters": {"llumnix": {"maxMoves": most}}} for most in (0, 3)]
     stay, move = (play(run, contender("llumnix", **each)) for each in parameters)
     if routers["count"] > 1:
-        for index in range(4):
-            move._share(index)
+        for router in range(2):
+            move._sharing._tell(router)
     assert_conserved(move)
     assert sum(engine.tokens for engine in move.engines) == sum(demand.output_tokens for demand in move.demands)
     moves = [demand.exchange.moves for demand in move.demands]
