@@ -7,7 +7,8 @@ RUN python -m venv --without-pip /opt/halffull
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/opt/halffull/bin/python
 # The dependencies alone first: this layer is built anew only when they change.
 COPY pyproject.toml constraints.txt ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+      print(*project["dependencies"], *project["optional-dependencies"]["kv-events"], sep="\n")' \
       > requirements.txt \
  && pip install --no-compile --only-binary=:all: -c constraints.txt -r requirements.txt
 # Compiled here, as nothing can be written later; but not the typed API of kubernetes, of which next to nothing is loaded.

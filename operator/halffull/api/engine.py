@@ -24,6 +24,7 @@ EnginePriority = Annotated[
     ),
 ]
 _RANKING = sorted(name for name, adapter in ENGINES.items() if adapter.ranks)
+_TELLING = sorted(name for name, adapter in ENGINES.items() if adapter.kv_events)
 
 
 class Selector(Document):
@@ -44,6 +45,15 @@ class EngineLimits(Document):
     """Capacity of the KV cache in tokens; absent: as the engine's metrics say."""
     prefill_tokens_per_second: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Prompt tokens processed per second; absent: learned from answers."""
+
+
+class KvEvents(Document):
+    """Follow what the engines publish of their prefix caches, with vLLM's `--kv-events-config`; needs the extra `kv-events`."""
+
+    port: Port | None = None
+    """ZeroMQ port of each engine's first rank, each further one has the next; absent: as the engine says at /kv_event_sources, else 5557."""
+    topic: Annotated[str, Field(max_length=253)] = ""
+    """Topic under which engines publish, as in their configuration."""
 
 
 class Engine(Document):
@@ -78,6 +88,12 @@ class Engine(Document):
             lambda engine: engine.priority not in {"send", "fill"} or engine.type in _RANKING,
             "priority",
         ),
+        Rule(
+            f"kvEvents is only possible with type {' and '.join(_TELLING)}",
+            f"!has(self.kvEvents) || self.type in {_TELLING}",
+            lambda engine: engine.kv_events is None or engine.type in _TELLING,
+            "kvEvents",
+        ),
     )
 
     type: EngineType = "vllm"
@@ -102,3 +118,5 @@ class Engine(Document):
     """Overrides what the engine says of itself."""
     priority: EnginePriority = "keep"
     """The field `priority` of requests, by which an engine with `--scheduling-policy priority` serves what waits in it."""
+    kv_events: KvEvents | None = None
+    """Have the engines tell what their prefix caches hold, for policies that look for prefixes; absent: it is estimated."""

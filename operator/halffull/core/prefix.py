@@ -1,13 +1,14 @@
 """Which replica is taken to hold which beginnings of prompts in its prefix cache. Kept by `dispatch`, read by policies.
 
 Approximate: blocks are noted when a request is sent, so those still in prefill count (findings of the design), and leave in
-LRU order when a replica's share of memory is full. Hashes are the host's; no text is kept.
+LRU order when a replica's share of memory is full, or when its engine says so (`kv_events`). Hashes are the host's; no text is kept.
 """
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from types import MappingProxyType
 
+from halffull.core.prefix_error import PrefixError
 from halffull.core.values import Request
 
 BLOCKS = 1 << 16
@@ -27,6 +28,7 @@ class PrefixIndex:
         self._bits: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._last: tuple[Request | None, Mapping[str, int]] = (None, NOTHING)
+        self._errors: dict[str, PrefixError] = {}
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -41,6 +43,7 @@ class PrefixIndex:
 
     def insert(self, name: str, request: Request, kv_tokens: float | None) -> None:
         """The prompt goes to the replica: note its blocks, forget those that its memory has no room for."""
+        self.error(name).sent(request.prompt_tokens, self.matches(request).get(name, 0))
         if not request.blocks:
             return
         held = self._held.get(name)
@@ -60,8 +63,32 @@ class PrefixIndex:
             self._disown(held.popitem(last=False)[0], bit)
         self._last = (None, NOTHING)
 
+    def error(self, name: str) -> PrefixError:
+        """Return how far this index is from what the replica's engine counts."""
+        found = self._errors.get(name)
+        if found is None:
+            found = self._errors[name] = PrefixError()
+        return found
+
+    def hold(self, name: str, block: Hashable) -> None:
+        """The replica's engine says that it has this block."""
+        held = self._held.get(name)
+        if held is not None and block not in held:
+            held[block] = None
+            self._owners[block] = self._owners.get(block, 0) | self._bits[name]
+            self._last = (None, NOTHING)
+
+    def drop(self, name: str, block: Hashable) -> None:
+        """The replica's engine says that it has this block no longer."""
+        held = self._held.get(name)
+        if held is not None and block in held:
+            del held[block]
+            self._disown(block, self._bits[name])
+            self._last = (None, NOTHING)
+
     def forget(self, name: str) -> None:
         """The replica is gone, or its cache is empty."""
+        self._errors.pop(name, None)
         held = self._held.pop(name, None)
         if held is None:
             return

@@ -124,6 +124,7 @@ VLLM = Adapter(
     prefixes={"/v1/responses/": STORED_RESPONSE},
     admin_paths=ADMIN_PATHS,
     ranks=True,
+    kv_events=True,
     # what the API server sets on a GPU of less than 70 GB; larger ones take more, and say so by their arguments only
     defaults=Limits(max_sequences=256, max_batched_tokens=2048),
     sequence_flags=("--max-num-seqs", "--max-num-active-seqs"),

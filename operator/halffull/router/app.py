@@ -37,6 +37,7 @@ from halffull.router.engine_client import EngineClient
 from halffull.router.fleet import Fleet
 from halffull.router.inspector import Inspector
 from halffull.router.kube import ApiServer
+from halffull.router.kv_events import KvEvents
 from halffull.router.output import Output
 from halffull.router.peering import Peering
 from halffull.router.proxy import Proxy, Settings
@@ -121,6 +122,8 @@ class Router:
             self._scraper = Scraper(plan, now, rng, self._proxy.refresh, owns=sharing.owns, share=sharing.scraped)
         self._fleet = Fleet(dispatcher.books, self._proxy, self._scraper, now)
         access_log = AccessLog(self._output.write, time.time, rng)
+        self._kv_events = KvEvents(dispatcher.books.prefixes, lambda: self._scraper.plan.client)
+        self._proxy.placed = self._kv_events.placed
         self._recorder = Recorder(
             _recording(options),
             self._proxy,
@@ -136,6 +139,7 @@ class Router:
             proxy=self._proxy,
             access_log=access_log,
             recorder=self._recorder,
+            kv_events=self._kv_events,
             fleet=self._fleet,
             scraper=self._scraper,
             kubernetes=self._kubernetes,
@@ -158,6 +162,7 @@ class Router:
             connections=lambda: len(self._proxy.clients),
             draining=self._stopping.is_set,
             recording=self._recorder.figures,
+            prefix_cache=self._kv_events.figures,
             sharing=sharing,
             now=now,
         )
@@ -180,6 +185,7 @@ class Router:
             stack.callback(self._scraper.close)
             stack.callback(self._applier.close)
             stack.callback(self._inspector.close)
+            stack.callback(self._kv_events.close)
             await self._until_configured()
             if not self._stopping.is_set():
                 options, tls = self._options, self._options.tls
@@ -297,6 +303,8 @@ class Router:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             self._fleet.check_signals()
+            self._kv_events.follow(self._fleet.replicas.values())
+            self._kv_events.compare(self._fleet.replicas.values())
             if self._options.tls:
                 self._options.tls.renew()
             exchanges = [passage.exchange for passage in self._proxy.passages]

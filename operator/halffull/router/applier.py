@@ -20,6 +20,7 @@ from halffull.router.endpoints import FixedSource, Saved, SliceSource
 from halffull.router.engine_client import EngineClient, engine_tls
 from halffull.router.fleet import Fleet
 from halffull.router.kube import ApiServer
+from halffull.router.kv_events import KvEvents
 from halffull.router.priority import Priority
 from halffull.router.proxy import BYTES_PER_TOKEN, Proxy, Settings
 from halffull.router.recording import Recorder
@@ -39,6 +40,7 @@ class Applier:
         proxy: Proxy,
         access_log: AccessLog,
         recorder: Recorder,
+        kv_events: KvEvents,
         fleet: Fleet,
         scraper: Scraper,
         kubernetes: aiohttp.ClientSession,
@@ -52,6 +54,7 @@ class Applier:
         self._proxy = proxy
         self._access_log = access_log
         self._recorder = recorder
+        self._kv_events = kv_events
         self._fleet = fleet
         self._scraper = scraper
         self._kubernetes = kubernetes
@@ -81,6 +84,7 @@ class Applier:
         self._proxy.configure(plan.adapter, settings)
         self._log_access(document.router.access_log.sample)
         self._recorder.configure(document.router.record)
+        self._kv_events.configure(document.engine.kv_events)
         self._proxy.engines.tls = tls
         self._proxy.engines.connect_s = document.router.limits.connect_seconds
         self._scraper.plan.client.close()
@@ -161,6 +165,7 @@ def _settings(document: RouterConfig) -> Settings:
         resume=document.resume == "continue",
         priority=Priority(document.engine.priority),
         bytes_per_token=(document.tokenizer and document.tokenizer.bytes_per_token) or BYTES_PER_TOKEN,
+        sessions=document.engine.kv_events is not None,
         request_s=router.request_timeout_seconds,
         clients=ClientLimits(
             head_bytes=limits.head_bytes,

@@ -88,7 +88,7 @@ class Passage:
                 self._body = prompt.with_model(self._body, proxy.settings.model)
             if found.stream and proxy.settings.resume and head.fields.get(b"x-halffull-resume") != b"never":
                 self._continuation, self._body = resume.continuation(self._kind, self._body, proxy.allowance)
-        self._lines = framing.passed_on(head.headers, head.fields.get(b"connection"), proxy.settings.priority.withheld)
+        self._lines = proxy.lines(head, self.request_id)
         return None
 
     # --- 2. admit, 3. order, 4. choose: the dispatcher's

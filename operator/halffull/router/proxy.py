@@ -54,6 +54,8 @@ class Settings:
     """whether started streams go on elsewhere when they lose their replica"""
     priority: Priority = Priority.KEEP
     """what becomes of the field `priority`"""
+    sessions: bool = False
+    """whether engines are told a session with each request, by which they name it in events of their caches"""
     bytes_per_token: float = BYTES_PER_TOKEN
     """of text, until answers say better"""
     request_s: float = 600.0
@@ -93,6 +95,8 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self.made_by: dict[str, str] = {}
         """stored responses, and the replicas that made them"""
+        self.placed: Callable[[Request, Replica], None] | None = None
+        """who hears of each request that goes to a replica: what follows the engines' caches"""
         self.shares: list[Callable[[str, str], None]] = []
         """who hears of each stored response: peers"""
 
@@ -227,6 +231,8 @@ class Proxy:
             passage: Passage = exchange.host
             if exchange.phase is Phase.CONNECTING and exchange.replica is not None:
                 self.telemetry.decided(exchange, exchange.replica, self.clock())
+                if self.placed is not None:
+                    self.placed(exchange.request, exchange.replica)
                 passage.send(exchange, exchange.replica)
             elif exchange.failure is not None:
                 passage.fail(exchange.failure)
@@ -253,6 +259,13 @@ class Proxy:
         """Return the client's own id if it is a sane one, else a new one."""
         given = head.fields.get(b"x-request-id")
         return given.decode() if given is not None and _REQUEST_ID.match(given) else next(self._ids)
+
+    def lines(self, head: Head, request_id: str) -> bytes:
+        """Return the headers of a request that its engine gets."""
+        lines = framing.passed_on(head.headers, head.fields.get(b"connection"), self.settings.priority.withheld)
+        if self.settings.sessions and b"x-session-id" not in head.fields:
+            lines += b"x-session-id: %b\r\n" % request_id.encode()
+        return lines
 
     def counted(self, prompt: Prompt, tokens: int | None) -> None:
         """The engine said how many tokens a prompt has; None: it did not."""

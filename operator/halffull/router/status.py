@@ -38,6 +38,7 @@ class Report:
         connections: Callable[[], int],
         draining: Callable[[], bool],
         recording: Callable[[], dict[str, Any] | None],
+        prefix_cache: Callable[[Replica], dict[str, Any]],
         sharing: Sharing | None,
         now: Callable[[], float],
     ) -> None:
@@ -52,6 +53,7 @@ class Report:
         self.connections = connections
         self._draining = draining
         self._recording = recording
+        self._prefix_cache = prefix_cache
         self.sharing = sharing
         self.now = now
 
@@ -152,6 +154,8 @@ class Report:
                 "waiting": signals.waiting if signals else None,
                 "kvUsage": signals.kv_usage if signals else None,
             },
+            "prefixCache": self._prefix_cache(replica)
+            | ({} if self.dispatcher.policy.reads_prefixes else {"predictedShare": None}),
             "ttftSeconds": {"p50": p50, "p99": p99},
         }
 

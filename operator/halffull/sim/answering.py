@@ -37,7 +37,7 @@ class EventWriter:
 class Answering:
     """The job of one request: its reply, its sequences, and where its events go (nowhere: a plain answer)."""
 
-    def __init__(self, dialect: Dialect, reply: Reply) -> None:
+    def __init__(self, dialect: Dialect, reply: Reply, session: str = "") -> None:
         self.reply = reply
         self.ended = asyncio.Event()
         self.sequences = [
@@ -46,6 +46,7 @@ class Answering:
                 len(choice.answer.pieces),
                 choice.block_hashes,
                 owner=Slot(self, index, choice.answer.finish_reason, choice.max_tokens),
+                session=session,
             )
             for index, choice in enumerate(reply.choices)
         ]

@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share KV of equal prompts",
     )
     engine.add_argument(
+        "--kv-events-config",
+        metavar="JSON",
+        help="publish what the prefix cache holds, as vLLM does (extra `kv-events`)",
+    )
+    engine.add_argument(
         "--max-num-queued-reqs", type=_count, metavar="N", help="refuse requests while this many wait or run (no limit)"
     )
     engine.add_argument(
@@ -131,6 +136,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         busy_form=arguments.busy_form,
         metrics_lag=arguments.metrics_lag,
         api_key=arguments.api_key,
+        kv_events=arguments.kv_events_config,
     )
 
 
@@ -139,7 +145,11 @@ async def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    engine = EngineServer(settings)
+    try:
+        engine = EngineServer(settings)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"halffull engine: {error}\n")
+        return 2
     runner = web.AppRunner(
         engine.app(),
         handler_cancellation=True,
@@ -160,6 +170,7 @@ async def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
         return 1
     finally:
         await runner.cleanup()
+        engine.close()
     return 0
 
 

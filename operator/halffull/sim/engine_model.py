@@ -47,6 +47,8 @@ class EngineSequence:
     """one hash per full block of the prompt, for the prefix cache; chained with the blocks before, so all distinct"""
     owner: Any = None
     """the host's own object"""
+    session: str = ""
+    """what the host calls its request where it tells of blocks"""
 
     phase: Phase = Phase.NEW
     cached_tokens: int = 0
@@ -74,6 +76,8 @@ class Outcome:
     """got the token that follows their prompt (the first, unless they had been pre-empted)"""
     finished: list[EngineSequence] = field(default_factory=list)
     preempted: list[EngineSequence] = field(default_factory=list)
+    published: list[tuple[EngineSequence, int, int]] = field(default_factory=list)
+    """prompt blocks that can be shared from now on: those of a sequence from one index up to another"""
 
 
 @dataclass(slots=True)
@@ -277,6 +281,8 @@ class EngineModel:
     def _publish(self, sequence: EngineSequence) -> None:
         if sequence.block_hashes:
             shared = self.kv.publish(sequence.block_hashes, sequence.shared_blocks)
+            if self._outcome is not None and shared > sequence.shared_blocks:
+                self._outcome.published.append((sequence, sequence.shared_blocks, shared))
             sequence.own_kv -= (shared - sequence.shared_blocks) * self.kv.block_size
             sequence.shared_blocks = shared
 

@@ -21,6 +21,8 @@ class KvCache:
         """prompt tokens looked up in the prefix cache"""
         self.hits = 0
         """prompt tokens found in it"""
+        self.left: list[Hashable] | None = None
+        """blocks that were evicted, for a host that wants to know: it gives the list and empties it"""
         self._prefix_cache = prefix_cache
         self._references: dict[Hashable, int] = {}
         self._evictable: OrderedDict[Hashable, None] = OrderedDict()
@@ -104,4 +106,6 @@ class KvCache:
 
     def _evict(self) -> None:
         while self.used + self.cached > self.capacity:
-            self._evictable.popitem(last=False)
+            block, _ = self._evictable.popitem(last=False)
+            if self.left is not None:
+                self.left.append(block)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from halffull.sim.engine_model import EngineModel, EngineSequence, Outcome
+from halffull.sim.kv_events import Publisher
 from halffull.sim.metrics import EngineMetrics, Gauges
 
 STEPS_PER_TURN = 16
@@ -43,10 +44,16 @@ class Slot:
 class Pace:
     """The engine model on the event loop's clock; one second of the model takes `scale` seconds."""
 
-    def __init__(self, model: EngineModel, scale: float, metrics: EngineMetrics) -> None:
+    def __init__(
+        self, model: EngineModel, scale: float, metrics: EngineMetrics, publisher: Publisher | None = None
+    ) -> None:
+        """`publisher` tells others what the prefix cache holds; None: nobody."""
         self._model = model
         self._scale = scale
         self._metrics = metrics
+        self._publisher = publisher
+        if publisher is not None:
+            publisher.watch(model.kv)
         self._loop = asyncio.get_running_loop()
         self._live: dict[EngineSequence, Slot] = {}
         self._began = 0.0
@@ -119,6 +126,8 @@ class Pace:
         """Count what a step did and tell the jobs; sequences cancelled while it ran are no longer live."""
         metrics, model = self._metrics, self._model
         metrics.step(outcome, now - self._began)
+        if self._publisher is not None:
+            self._publisher.publish(outcome, model.kv)
         for sequence in outcome.admitted:
             if sequence.owner.admitted is None:
                 sequence.owner.admitted = max(self._began, sequence.owner.arrived)

@@ -28,6 +28,7 @@ from halffull.sim.engine_model import EngineModel
 from halffull.sim.exposition import EngineCollector, cache_config_labels
 from halffull.sim.generation import Prompt, RefusedError, busy
 from halffull.sim.http_metrics import HttpMetrics
+from halffull.sim.kv_events import publisher
 from halffull.sim.metrics import EngineMetrics
 from halffull.sim.pace import Pace
 from halffull.sim.profiles import Profile
@@ -64,6 +65,8 @@ class Settings:
     busy_form: BusyForm = BusyForm.RACE
     metrics_lag: float = 0.3
     api_key: str | None = None
+    kv_events: str | None = None
+    """JSON of `--kv-events-config`"""
 
 
 def _json(document: Any, status: int = 200) -> web.Response:
@@ -95,7 +98,7 @@ async def _identify(request: web.Request, response: web.StreamResponse) -> None:
 
 
 class EngineServer:
-    """One simulated engine; make it inside a running event loop."""
+    """One simulated engine; make it inside a running event loop. ValueError or OSError: it cannot publish its KV events."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -104,7 +107,8 @@ class EngineServer:
         self._draining = False
         self._model = EngineModel(settings.profile, block_size=settings.block_size, prefix_cache=settings.prefix_cache)
         self._metrics = EngineMetrics(settings.max_model_len, settings.metrics_lag * settings.scale)
-        self.pace = Pace(self._model, settings.scale, self._metrics)
+        self._publisher = publisher(settings.kv_events)
+        self.pace = Pace(self._model, settings.scale, self._metrics, self._publisher)
         self._registry = CollectorRegistry()
         GCCollector(self._registry)
         PlatformCollector(self._registry)
@@ -133,6 +137,7 @@ class EngineServer:
                 web.post("/ping", self._health),
                 web.get("/version", self._version),
                 web.get("/v1/models", self._models),
+                web.get("/kv_event_sources", self._kv_event_sources),
                 web.get("/metrics", self._expose),
                 web.post("/tokenize", self._tokenize),
                 web.post("/detokenize", self._detokenize),
@@ -142,6 +147,11 @@ class EngineServer:
             ]
         )
         return app
+
+    def close(self) -> None:
+        """Publish no longer."""
+        if self._publisher is not None:
+            self._publisher.close()
 
     def drain(self) -> None:
         """Answer what comes from now on with finish reason abort; go on with what is in flight."""
@@ -168,7 +178,7 @@ class EngineServer:
         model = generation.model or settings.served_names[0]
         block_size = settings.block_size if settings.prefix_cache else 0
         reply = compose(generation, identity, model, settings.max_model_len, block_size)
-        answering = Answering(dialect, reply)
+        answering = Answering(dialect, reply, request.headers.get("x-session-id", ""))
         if not streamed:
             await self._run(answering)
             return _json(dialect.whole(reply))
@@ -221,6 +231,9 @@ class EngineServer:
 
     async def _version(self, _: web.Request) -> web.Response:
         return _json({"version": VERSION})
+
+    async def _kv_event_sources(self, _: web.Request) -> web.Response:
+        return _json({} if self._publisher is None else self._publisher.sources)
 
     async def _models(self, _: web.Request) -> web.Response:
         return _json({"object": "list", "data": [self._card(name) for name in self._settings.served_names]})

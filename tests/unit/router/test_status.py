@@ -54,6 +54,7 @@ class World:
             connections=lambda: 5,
             draining=lambda: self.draining,
             recording=lambda: {"recorded": 7},
+            prefix_cache=lambda _: {"source": "estimate", "predictedShare": 0.5, "engineShare": 0.25},
             sharing=None,
             now=lambda: self.now,
         )
@@ -151,6 +152,7 @@ def test_status_of_a_router_that_serves(world: World) -> None:
             "suspended": False,
             "maxInFlight": 7,
             "signals": {"state": "fresh", "running": 2.0, "waiting": None, "kvUsage": 0.25},
+            "prefixCache": {"source": "estimate", "predictedShare": None, "engineShare": 0.25},
             "ttftSeconds": {"p50": 0.2, "p99": 0.3},
         }
     ]
