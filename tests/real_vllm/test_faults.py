@@ -48,21 +48,28 @@ def assert_whole(answers: list[Reply], right: list[Reply]) -> None:
 
 async def stream_through(
     session: aiohttp.ClientSession, router: Running, victim: Vllm, fault: Callable[[], Awaitable[None] | None]
-) -> list[Reply]:
-    """Send the eight streams; when the four of `victim` have some text, let the fault happen; return the answers."""
+) -> tuple[list[Reply], int]:
+    """Send the eight streams; when those of `victim` have some text, let the fault happen; return the answers, and how many
+    were struck.
+    """
     answers = [Reply() for _ in requests()]
     running = [
         asyncio.create_task(ask(session, router.url, request, answer))
         for request, answer in zip(requests(), answers, strict=True)
     ]
-    async with asyncio.timeout(120):
-        while sum(len(a.text) >= 8 and a.replica == victim.address for a in answers) < SEQUENCES:
-            await asyncio.sleep(0.01)
-    assert not any(a.done and a.replica == victim.address for a in answers), "too short for the fault to strike"
+
+    def streaming() -> int:
+        """Of the victim, if all that it has are; else 0."""
+        speaking = sum(len(a.text) >= 8 and a.replica == victim.address and not a.done for a in answers)
+        return speaking if speaking == replica(router, victim.address)["inFlight"] else 0
+
+    await until(lambda: streaming() >= 2)
+    struck = streaming()
+    assert struck, "too short for the fault to strike"
     happening = fault()
     if happening is not None:
         await happening
-    return await asyncio.gather(*running)
+    return await asyncio.gather(*running), struck
 
 
 async def test_overload(vllms: Pool, start_router: StartRouter) -> None:
@@ -100,12 +107,12 @@ async def test_stopped_and_continued(vllms: Pool, start_router: StartRouter, rig
     router = start_router([stopped, other], scheduling=TURNS)
     async with client() as session:
         try:
-            answers = await stream_through(session, router, stopped, lambda: stopped.signal(signal.SIGSTOP))
+            answers, struck = await stream_through(session, router, stopped, lambda: stopped.signal(signal.SIGSTOP))
             assert replica(router, stopped.address)["state"] in {"Down", "Suspect"}
         finally:
             stopped.signal(signal.SIGCONT)
         assert_whole(answers, right)
-        assert status(router)["requests"]["continued"] == 4
+        assert status(router)["requests"]["continued"] == struck
         await until(lambda: replica(router, stopped.address)["state"] == "Ready")
         assert (await ask(session, router.url, chat("again", 4))).status == 200
 
@@ -119,16 +126,17 @@ async def test_aborted(vllms: Pool, start_router: StartRouter, right: list[Reply
 
         async def abort() -> None:
             waiting.extend(asyncio.create_task(ask(session, router.url, chat(f"next {n}", 8))) for n in range(8))
-            await until(lambda: aborting.signals().waiting == SEQUENCES)
+            await until(lambda: (aborting.signals().waiting or 0) >= 2)
             async with session.post(aborting.url + "/abort_requests", json={"request_ids": []}) as answer:
                 assert answer.status == 200
 
-        answers = await stream_through(session, router, aborting, abort)
+        answers, struck = await stream_through(session, router, aborting, abort)
         afterwards = await asyncio.gather(*waiting)
     assert_whole(answers, right)
     assert {(a.status, len(a.text), a.finish, str(a.error)) for a in afterwards} == {(200, 8, "length", "None")}
     counts = status(router)["requests"]
-    assert (counts["continued"], counts["moved"]["engine_busy"], counts["failed"]) == (4, 4, {})
+    assert (counts["continued"], counts["failed"]) == (struck, {})
+    assert counts["moved"]["engine_busy"] >= struck + 2
 
 
 async def test_terminated_while_it_drains(vllms: Pool, start_router: StartRouter, right: list[Reply]) -> None:
@@ -142,7 +150,7 @@ async def test_terminated_while_it_drains(vllms: Pool, start_router: StartRouter
             drains.terminate()
             late.extend(asyncio.create_task(ask(session, router.url, chat(f"late {n}", 8))) for n in range(8))
 
-        answers = await stream_through(session, router, drains, terminate)
+        answers, _ = await stream_through(session, router, drains, terminate)
         afterwards = await asyncio.gather(*late)
     assert_whole(answers, right)
     assert {(a.status, len(a.text), a.finish, str(a.error)) for a in afterwards} == {(200, 8, "length", "None")}
@@ -154,9 +162,9 @@ async def test_killed(vllms: Pool, start_router: StartRouter, right: list[Reply]
     killed, other = vllms.lend(DRAINS, MUTE)
     router = start_router([killed, other], scheduling=TURNS)
     async with client() as session:
-        answers = await stream_through(session, router, killed, lambda: killed.signal(signal.SIGKILL))
+        answers, struck = await stream_through(session, router, killed, lambda: killed.signal(signal.SIGKILL))
         assert_whole(answers, right)
-        assert status(router)["requests"]["continued"] == 4
+        assert status(router)["requests"]["continued"] == struck
         assert status(router)["requests"]["failed"] == {}
         more = await asyncio.gather(*(ask(session, router.url, chat("more", 4)) for _ in range(8)))
         assert {(a.status, a.replica) for a in more} == {(200, other.address)}
@@ -167,7 +175,7 @@ async def test_terminated_and_mute(vllms: Pool, start_router: StartRouter, right
     mute, other = vllms.lend(MUTE, DRAINS)
     router = start_router([mute, other], scheduling=TURNS)
     async with client() as session:
-        answers = await stream_through(session, router, mute, mute.terminate)
+        answers, struck = await stream_through(session, router, mute, mute.terminate)
         assert_whole(answers, right)
-        assert status(router)["requests"]["continued"] == 4
+        assert status(router)["requests"]["continued"] == struck
         await until(lambda: replica(router, mute.address)["state"] in {"Down", "Suspect"})
