@@ -95,10 +95,8 @@ class Replica:
         """seconds by which it must be better than others to be sent a request: where it is a peer's to fill first (`peers`)"""
         self.in_flight = 0
         """[n] requests sent and not finished"""
-        self.prefill_tokens = 0
-        """[Q] uncached prompt tokens of requests with no first token yet"""
-        self.prefill_work = 0
-        """[W] the same as work, attention included; see `prefill_work`"""
+        self.prefill_tokens = self.prefill_work = 0
+        """[Q] uncached prompt tokens of requests with no first token yet, and [W] their work, attention included (`prefill_work`)"""
         self.waiting_prompt_tokens = 0
         """[QK] whole prompts of the same requests"""
         self.decoding = 0

@@ -109,11 +109,9 @@ class Redispatch:
         )
 
     def _head(self, replica: Replica) -> int:
-        """Return the work of the first in a replica's queue; peers tell only the sum of theirs."""
-        head = next(iter(self._sent.get(replica, ())), None)
-        if head is None:
-            return min(replica.prefill_work, replica.max_batched_tokens)
-        return prefill_work(head.request.prompt_tokens, head.cached_tokens)
+        """Return the work of the first in a replica's queue, with all that peers have there: that may be before it."""
+        works = [prefill_work(one.request.prompt_tokens, one.cached_tokens) for one in self._sent.get(replica, ())]
+        return works[0] + max(replica.prefill_work - sum(works), 0) if works else replica.prefill_work
 
 
 def start_s(replica: Replica, context: Context, *, work: int, tokens: int, requests: int, head: int) -> float:
