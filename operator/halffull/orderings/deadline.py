@@ -13,8 +13,8 @@ from halffull.orderings.larry import Larry, LarryParameters
 class DeadlineParameters:
     """Parameters of ordering `deadline`."""
 
-    kappa: Annotated[float, Bounds(ge=0, le=1000)] = 5.0
-    """seconds that a request steps back per second of its own prefill, as in `larry`"""
+    kappa: Annotated[float, Bounds(ge=0, le=1000)] = 1.0
+    """seconds that a request steps back per second of its own prefill, as in `larry`; more sheds long prompts sooner"""
     ttft_seconds: Annotated[float, Bounds(gt=0, le=3600)] = 2.0
     """goal for the time to the first token, where `slo.ttftSeconds` is absent"""
     late_seconds: Annotated[float, Bounds(ge=0, le=86_400)] = 600.0
@@ -28,7 +28,7 @@ class Deadline(Larry):
     Use it where a late answer is worth nothing, at loads where not all can be in time. Do not use it where every request
     counts the same: beyond saturation the late ones wait for ten minutes, or as long as the queue lets them.
 
-    A request is late when even the replica with the least to do could not start it within the goal.
+    A request is late when even the replica with the least to do could not start it within the goal: after its work and a step.
     """
 
     def __init__(self, parameters: DeadlineParameters) -> None:
@@ -45,9 +45,10 @@ class Deadline(Larry):
         return super().key(request, context) + (self._late_s if late else 0.0)
 
     def _wait_s(self, context: Context) -> float:
-        """Return the seconds until the replica with the least to do could begin; looked up once per moment."""
+        """Return the seconds until the replica with the least to do is free, and of a step; looked up once per moment."""
         if context.now != self._looked_at:
             self._looked_at = context.now
-            waits = [r.work_left(context.now) / r.prefill_rate for r in context.books.replicas.values()]
+            replicas = context.books.replicas.values()
+            waits = [(r.work_left(context.now) + r.max_batched_tokens) / r.prefill_rate for r in replicas]
             self._least_s = min(waits, default=0.0)
         return self._least_s
