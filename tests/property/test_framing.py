@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from halffull.core.errors import Failure
-from halffull.router import framing
+from halffull.router import framing, head
 from halffull.router.client import Client, ClientLimits
-from halffull.router.head import Head
+from halffull.router.head import Head, Heads
 from in_memory import Parsed, Transport, World, parse_body, parse_requests, parse_statuses
 from streams import NASTY, REQUESTS, cut, mutated
 
@@ -147,6 +147,38 @@ def test_valid_requests_are_accepted(
     assert not ours.refused
     assert [accepted[3] for accepted in ours.accepted] == [body, body]
     assert ours.accepted[0][2][1:-1] == headers
+
+
+LENGTHS = (
+    b"0",
+    b"00",
+    b"7",
+    b"12345",
+    b"9" * 18,
+    b"9" * 19,
+    b"",
+    b"-1",
+    b"+1",
+    b"1 1",
+    b"1, 1",
+    b"1\r\nX: y",
+    b"\xb2",
+    b" 3\t",
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(REQUESTS), st.sampled_from(LENGTHS), st.integers(0, 2**32), st.booleans())),
+)
+def test_a_head_like_the_last_one_is_read_like_a_new_one(requests: list[tuple[bytes, bytes, int, bool]]) -> None:
+    heads = Heads()
+    for request, length, seed, whole in requests:
+        raw = request[: request.index(b"\r\n\r\n") + 4]
+        raw = re.sub(rb"(Content-Length: )\d+", lambda found, length=length: found[1] + length, raw)  # type: ignore[misc]
+        raw = raw if whole else mutated(random.Random(seed), raw, 1)
+        got, fresh = heads.read(raw, 128), head.read(raw, 128)
+        assert (got == fresh) if isinstance(got, Head) else isinstance(fresh, Failure)
 
 
 @settings(max_examples=200, deadline=None)

@@ -20,7 +20,8 @@ class Budget:
 
     def arrived(self, now: float) -> None:
         """A request came."""
-        self._turn(now)
+        if now - self._began >= WINDOW_S / 2:
+            self._turn(now)
         self._arrived[0] += 1
 
     def take(self, now: float) -> bool:

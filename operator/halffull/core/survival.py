@@ -3,6 +3,7 @@
 A kind is who asks and how high `max_tokens` is; where little is known of a kind, all answers speak for it.
 """
 
+from collections import deque
 from collections.abc import Hashable
 from math import log2
 
@@ -16,6 +17,8 @@ KEEP = 0.999
 """weight that old evidence keeps at each further answer: the last thousand speak"""
 ENOUGH = 50.0
 """answers from which a kind speaks for itself"""
+UNREAD = 512
+"""latest answers that are kept until somebody asks; with most orderings nobody does"""
 KINDS = 1024
 """kinds remembered"""
 PRIOR_TOKENS = 250.0
@@ -64,9 +67,13 @@ class Survival:
     def __init__(self) -> None:
         self._all = Histogram()
         self._kinds: dict[Hashable, Histogram] = {}
+        self._unread: deque[tuple[Request, int]] = deque(maxlen=UNREAD)
 
     def add(self, request: Request, tokens: int) -> None:
         """Note that an answer was complete with `tokens`."""
+        self._unread.append((request, tokens))
+
+    def _learn(self, request: Request, tokens: int) -> None:
         self._all.add(tokens)
         kind = _kind(request)
         histogram = self._kinds.pop(kind, None) or Histogram()
@@ -77,6 +84,8 @@ class Survival:
 
     def left(self, request: Request, so_far: int = 0) -> float:
         """Tokens that are expected still to come of the answer to `request`, of which there are `so_far`."""
+        while self._unread:
+            self._learn(*self._unread.popleft())
         histogram = self._kinds.get(_kind(request))
         if histogram is None or histogram.total < ENOUGH:
             histogram = self._all

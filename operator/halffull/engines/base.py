@@ -160,7 +160,7 @@ def busy(event: bytes) -> bool:
     vLLM and SGLang send `{"error": {..., "code": 503}}`, SGLang's older form is flat, TGI names `overloaded`,
     Anthropic's form `overloaded_error`.
     """
-    if b"error" not in event:
+    if event.find(b"error") < 0:
         return False
     document = _json_object(event)
     error = document.get("error")
@@ -176,7 +176,7 @@ def busy(event: bytes) -> bool:
 
 def aborted(event: bytes) -> bool:
     """Whether an event's or a plain answer's data says that the engine gave a request up (`finish_reason: abort`)."""
-    if b'"abort"' not in event:
+    if event.find(b'"abort"') < 0:
         return False
     choices = _json_object(event).get("choices")
     return isinstance(choices, list) and any(
@@ -186,7 +186,7 @@ def aborted(event: bytes) -> bool:
 
 def dead(data: bytes) -> bool:
     """Whether an answer's or an event's data says that the engine has died, or shuts down and takes no request."""
-    if b'"error"' not in data:
+    if data.find(b'"error"') < 0:
         return False
     document = _json_object(data)
     error = document.get("error", document)

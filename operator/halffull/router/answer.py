@@ -1,7 +1,7 @@
 """What has come of an engine's answer, and what is still held back of it. `passage` keeps one per attempt.
 
 Events without generated text that open a stream are held back: they are neither a first token in the books nor bytes for the
-client, so a request whose engine gives up behind them can still be moved.
+client, so a request whose engine gives up behind them can still be moved. Bytes are searched with `find`, as in `resume`.
 """
 
 import re
@@ -40,13 +40,13 @@ class Answer:
         self._unread = b""
         self._tail = b""
 
-    def begin(self, status: int, headers: Headers) -> None:
+    def begin(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
         """Note the head."""
-        fields = dict(headers)
         self.status = status
         self.events = fields.get(b"content-type", b"").startswith(b"text/event-stream")
-        retry_after = fields.get(b"retry-after", b"")
-        self.retry_after_s = int(retry_after) if retry_after.isdigit() and len(retry_after) < 7 else 0
+        retry_after = fields.get(b"retry-after")
+        if retry_after is not None and retry_after.isdigit() and len(retry_after) < 7:
+            self.retry_after_s = int(retry_after)
         self.lines = framing.passed_on(headers, fields.get(b"connection"))
 
     def hold(self, data: bytes, api: Dialect) -> Event:
@@ -69,10 +69,10 @@ class Answer:
 
     def passed(self, data: bytes, api: Dialect) -> int:
         """Note a piece of the stream that goes to the client; return its tokens, which are taken to be its events."""
-        if b'"usage"' in data:
+        if data.find(b'"usage"') >= 0:
             self.usage_in = data
         if not self.closed:
             # The event may come in two pieces.
-            self.closed = dialect.ends(api, self._tail + data)
-            self._tail = data[-dialect.LONGEST_END :]
+            self.closed = dialect.ends(api, self._tail + data if self._tail else data)
+            self._tail = b"" if data.endswith(b"\n\n") else data[-dialect.LONGEST_END :]
         return data.count(b"data:")

@@ -95,6 +95,7 @@ class Client(asyncio.Protocol):
         """how much of it was searched for the end of a head"""
         self._held = False
         """it has sent too much ahead; nothing is read from it"""
+        self._heads = head.Heads()
         self._head: Head | None = None
         """of the request whose body is being read"""
         self._body: Body | None = None
@@ -181,7 +182,7 @@ class Client(asyncio.Protocol):
             self._await_head(data, seen)
             return
         self._unread, self._searched = b"", 0
-        found = head.read(data[:end], limits.headers)
+        found = self._heads.read(data[:end], limits.headers)
         if isinstance(found, Failure):
             self._refuse(head.NO_HEAD, found)
             return

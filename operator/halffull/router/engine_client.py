@@ -56,7 +56,7 @@ class _Answer(Reader):
         self.status = 0
         self.body = bytearray()
 
-    def answer_head(self, status: int, headers: Headers) -> None:
+    def answer_head(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
         """Note the status."""
         self.status = status
 

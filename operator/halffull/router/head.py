@@ -5,12 +5,13 @@ but two parties may read differently (RFC 9112 sections 3, 5, 6 and 11; RFC 9110
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
 from halffull.core.errors import Failure, Reason
+from halffull.router import framing
 from halffull.router.framing import Headers
 
 MOST_DIGITS = 18
@@ -22,6 +23,7 @@ _BEGINNING = re.compile(rb"\r\Z|[A-Z-]{0,32}(?: |\Z)")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)")
+_CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n")
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect"})
 _MISREAD = frozenset({b"content_length", b"transfer_encoding", b"host_"})
 """names that some servers read as framing headers"""
@@ -46,18 +48,70 @@ class Head:
     """the client may send another request on the connection"""
     length: int | None
     """bytes of the body; None: it is chunked"""
+    _withheld: frozenset[bytes] | None = field(default=None, compare=False)
+    _passed_on: bytes = field(default=b"", compare=False)
+
+    def passed_on(self, withheld: frozenset[bytes]) -> bytes:
+        """Return the header lines that an engine gets, `withheld` left out; written once for all requests with this head."""
+        if self._withheld is not withheld:
+            self._withheld = withheld
+            self._passed_on = framing.passed_on(self.headers, self.fields.get(b"connection"), withheld)
+        return self._passed_on
 
 
 NO_HEAD = Head(b"", b"", "", [], {}, modern=False, persists=False, length=0)
 """in place of one that could not be read"""
 
 
-class _Headers(list[tuple[bytes, bytes]]):
+class Heads:
+    """Reads the heads of one connection. Most differ from the one before in their Content-Length alone: they are not read again.
+
+    Such a head comes as the same object, with the new length; the request before must be over.
+    """
+
+    __slots__ = ("_after", "_before", "_head", "_place")
+
+    def __init__(self) -> None:
+        self._before = self._after = b""
+        """what stands around the length in the last head"""
+        self._head = NO_HEAD
+        self._place = -1
+        """of its Content-Length among its headers; -1: it has none"""
+
+    def read(self, raw: bytes, most_headers: int) -> Head | Failure:
+        """Read a whole head, from its first byte to the end of its empty line."""
+        head = self._head
+        if self._place >= 0 and raw.startswith(self._before) and raw.endswith(self._after):
+            digits = raw[len(self._before) : len(raw) - len(self._after)]
+            if digits.isdigit() and len(digits) <= MOST_DIGITS:
+                head.headers[self._place] = (b"content-length", digits)
+                head.fields[b"content-length"] = digits
+                head.length = int(digits)
+                return head
+        found = read(raw, most_headers)
+        if isinstance(found, Head):
+            self._remember(raw, found)
+        return found
+
+    def _remember(self, raw: bytes, head: Head) -> None:
+        length = _CONTENT_LENGTH.search(raw)
+        if length is None or head.method in _WITHOUT_BODY:
+            self._place = -1
+            return
+        self._before, self._after = raw[: length.start(1)], raw[length.end(1) :]
+        self._head = head
+        self._place = next(place for place, (name, _) in enumerate(head.headers) if name == b"content-length")
+
+
+class _Headers:
     """What the parser reports to."""
+
+    def __init__(self) -> None:
+        self.found: Headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, which leaves white space after the value."""
-        self.append((name.lower(), value.rstrip()))
+        self.found.append((name.lower(), value.rstrip()))
 
 
 def read(raw: bytes, most_headers: int) -> Head | Failure:
@@ -65,9 +119,10 @@ def read(raw: bytes, most_headers: int) -> Head | Failure:
     line = _LINE.match(raw)
     if line is None:
         return _refused("The request line must be 'METHOD target HTTP/1.1' or 'HTTP/1.0'.")
-    headers = _Headers()
+    seen = _Headers()
+    headers = seen.found
     try:
-        httptools.HttpRequestParser(headers).feed_data(raw)
+        httptools.HttpRequestParser(seen).feed_data(raw)
     except httptools.HttpParserUpgrade:
         pass  # an offer to upgrade is ignored, as RFC 9110 section 7.8 allows: curl and Java's client offer h2c
     except httptools.HttpParserError as error:

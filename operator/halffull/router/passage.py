@@ -77,7 +77,7 @@ class Passage:
                 return Failure(Reason.BAD_REQUEST, "x-halffull-priority must be an integer from -999 to 999.")
             self._priority = int(priority)
         content_type = head.fields.get(b"content-type")
-        if head.method == b"POST" and (not content_type or b"json" in content_type):
+        if head.method == b"POST" and (not content_type or content_type.find(b"json") >= 0):
             found = prompt.read(self._body)
             if isinstance(found, Failure):
                 return found
@@ -153,11 +153,11 @@ class Passage:
 
     # --- 6. relay: called by the connection to the engine
 
-    def answer_head(self, status: int, headers: Headers) -> None:
+    def answer_head(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
         """Note the answer's head; it goes out when the answer has started."""
         if self.exchange is not None and self.exchange.replica is not None:
             self.exchange.replica.health.heard = True
-        self._answer.begin(status, headers)
+        self._answer.begin(status, headers, fields)
 
     def answer_data(self, data: bytes) -> None:
         """Pass a piece of the answer on, or hold it back until the answer has started."""

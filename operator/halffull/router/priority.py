@@ -27,7 +27,7 @@ class Priority(Enum):
     @property
     def withheld(self) -> frozenset[bytes]:
         """Return headers of requests that engines must not get."""
-        return _WITHHELD if self in {Priority.DROP, Priority.SEND} else _NONE
+        return _WITHHELD if self is Priority.DROP or self is Priority.SEND else _NONE
 
     def applied(self, body: bytes, rank: int) -> bytes:
         """Return the JSON object with the priority that it is to have; every other value keeps its bytes.

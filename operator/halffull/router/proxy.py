@@ -195,6 +195,8 @@ class Proxy:
     def examine(self, head: Head) -> Failure | None:
         """Refuse by its head a request that no engine would get."""
         path, method = head.path, head.method
+        if method == b"POST" and path in self.adapter.paths:
+            return None
         if self.adapter.administrative(path):
             return Failure(Reason.ADMIN_PATH, f"{path} administers an engine and is not routed.")
         allowed = self._allowed(path)
@@ -262,7 +264,7 @@ class Proxy:
 
     def lines(self, head: Head, request_id: str) -> bytes:
         """Return the headers of a request that its engine gets."""
-        lines = framing.passed_on(head.headers, head.fields.get(b"connection"), self.settings.priority.withheld)
+        lines = head.passed_on(self.settings.priority.withheld)
         if self.settings.sessions and b"x-session-id" not in head.fields:
             lines += b"x-session-id: %b\r\n" % request_id.encode()
         return lines

@@ -24,8 +24,8 @@ AT_ONCE = 16384
 class Reader(Protocol):
     """What hears of one answer."""
 
-    def answer_head(self, status: int, headers: Headers) -> None:
-        """The final status and headers came; names in lower case."""
+    def answer_head(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
+        """The final status and headers came, names in lower case; `fields`: the last one of each name."""
 
     def answer_data(self, data: bytes) -> None:
         """A piece of the body came, without its framing."""
@@ -153,7 +153,7 @@ class Upstream(asyncio.Protocol):
         if coding is not None and (coding.lower() != b"chunked" or version == "1.0" or _codings(headers) > 1):
             raise httptools.HttpParserError("the transfer coding is not known")
         self._until_close = status not in BODILESS and coding is None and b"content-length" not in names
-        self._reader.answer_head(status, headers)
+        self._reader.answer_head(status, headers, names)
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""

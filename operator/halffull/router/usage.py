@@ -49,9 +49,9 @@ def asking(body: bytes, fields: dict[str, msgspec.Raw]) -> bytes:
 
 def shown(events: bytes, wanted: Wish) -> bytes:
     """Return whole events as the client asked for them."""
-    if wanted is Wish.EACH or b'"usage"' not in events:
+    if wanted is Wish.EACH or events.find(b'"usage"') < 0:
         return events
-    if _LAST not in events:
+    if events.find(_LAST) < 0:
         place = events.rfind(_KEY)
         if place == events.find(_KEY) and events.find(b"}", place) == len(events) - 4:  # one event, and at its end
             return events[:place] + b"}\n\n"

@@ -20,7 +20,7 @@ class Reader:
     def __init__(self) -> None:
         self.heard: list[object] = []
 
-    def answer_head(self, status: int, headers: Headers) -> None:
+    def answer_head(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
         self.heard.append(status)
 
     def answer_data(self, data: bytes) -> None:
