@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fidelity
 import overload
 import path
+import peers
 import policies
 import redispatch
 from proxy import compare
@@ -19,6 +20,7 @@ QUESTIONS = {
     "path": (path, "what a request and a chunk cost in the router's own code, without sockets"),
     "fidelity": (fidelity, "whether the simulator's times to the first token are those of a real run"),
     "overload": (overload, "what three times the engines' capacity does to throughput, memory and refusals"),
+    "peers": (peers, "what it costs that routers share their books, and how close several come to one"),
     "redispatch": (redispatch, "what moving requests that wait in engines gains, in simulation"),
     "schedulers": (judge, "which scheduler is ahead in simulation, and whether the goals hold; 40 minutes"),
     "proxy": (compare, "what a request and a streamed chunk cost the router, next to other proxies"),

@@ -223,6 +223,31 @@ def test_a_peer_without_the_secret_is_refused(tmp_path: Path, engines: list[Runn
             assert [connected(router) for router in routers] == [1, 1]
 
 
+def test_strangers_that_say_nothing_take_no_more_than_their_share(tmp_path: Path, engines: list[Running]) -> None:
+    with fleet(tmp_path, engines, 2) as routers, ExitStack() as stack:
+        arguments = Path(f"/proc/{routers[0].process.pid}/cmdline").read_bytes().decode().split("\0")
+        port = int(arguments[arguments.index("--peer-port") + 1])
+        strangers = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(160)]
+        for stranger in strangers:
+            stranger.setblocking(False)
+        ended: set[int] = set()
+
+        def look() -> bool:
+            for number, stranger in enumerate(strangers):
+                try:
+                    if number not in ended and stranger.recv(4096) == b"":
+                        ended.add(number)
+                except BlockingIOError:
+                    continue
+                except ConnectionResetError:
+                    ended.add(number)
+            return len(ended) >= 32
+
+        until(look)
+        assert ended >= set(range(32)), "the oldest end first"
+        assert [connected(router) for router in routers] == [1, 1]
+
+
 def test_workers_of_one_pod_are_peers(tmp_path: Path, engines: list[Running]) -> None:
     config = tmp_path / "config.json"
     write_config(config, [address(engine) for engine in engines], scheduling={"policy": "least-requests"})

@@ -63,7 +63,8 @@ class Peers:
         """Return the pages that changed since the last call."""
         pages = {name: self._page(name) for name in self._changed}
         self._changed.clear()
-        self._told |= pages
+        for name, page in pages.items():
+            _keep(self._told, name, page)
         return pages
 
     def all(self) -> dict[str, Page]:
@@ -129,14 +130,21 @@ class Peers:
         return _NOTHING if replica is None else replica.own
 
     def _replace(self, heard: dict[str, Page], name: str, page: Page | None, now: float) -> Replica | None:
-        before = heard.pop(name, None)
-        if page is not None:
-            heard[name] = page
+        before = heard.get(name)
+        _keep(heard, name, page or _NOTHING)
         replica = self._books.replicas.get(name)
         if replica is not None:
             after = page or _NOTHING
             replica.told(before or _without_load(after), after, now)
         return replica
+
+
+def _keep(pages: dict[str, Page], name: str, page: Page) -> None:
+    """Enter a page; one that says nothing is left out, since names of replicas that have left are without bound."""
+    if page == _NOTHING:
+        pages.pop(name, None)
+    else:
+        pages[name] = page
 
 
 def _without_load(page: Page) -> Page:

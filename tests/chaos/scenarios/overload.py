@@ -17,7 +17,7 @@ async def play(stage: Stage, record: Record) -> None:
     """First find the capacity: a queue that is never empty; then 0.7, 3 and again 0.7 of it."""
     seconds = 10.0 if record.short else 60.0
     engine = {"type": "simulated", "template": {"args": [*ENGINE, "--max-num-seqs", str(SEQUENCES)]}}
-    scheduling = {"policy": "halffull", "queue": QUEUE, "slo": {"ttftSeconds": 1.0}}
+    scheduling = {"policy": "halffull", "ordering": "deadline", "queue": QUEUE, "slo": {"ttftSeconds": 1.0}}
     async with stage.up(replicas=2, engine=engine, scheduling=scheduling) as up:
         await until(up.admin_url, lambda status: ready(status, 2))
         capacity = await _capacity(up, seconds / 2)

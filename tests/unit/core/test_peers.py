@@ -1,0 +1,44 @@
+"""The ledger of peers: what it keeps, and for how long."""
+
+from halffull.core.books import Books, Replica
+from halffull.core.page import Load, Page
+from halffull.core.peers import Peers
+
+BUSY = Page(Load(1, 10, 10, 10, 0, 0), 0, 0)
+
+
+def test_names_of_replicas_that_left_are_not_kept() -> None:
+    books = Books()
+    peers = Peers(books, lambda: None)
+    for number in range(1000):
+        replica = Replica(f"pod-{number}", "10.0.0.1", 8000)
+        books.add(replica)
+        peers.joined(replica, 0.0)
+        replica.sent(10, 0.0)
+        peers.changed(replica)
+        peers.take()
+        peers.hear("other", 3 * number, {replica.name: BUSY}, 0.0)
+        replica.unsent(10)
+        books.remove(replica)
+        peers.changed(replica)
+        assert peers.take() == {replica.name: Page()}
+        peers.hear("other", 3 * number + 1, {replica.name: Page()}, 0.0)
+
+    assert peers._told == {}
+    assert peers._heard == {"other": {}}
+
+
+def test_a_peer_that_says_it_has_nothing_left_is_out_of_the_sum() -> None:
+    books = Books()
+    peers = Peers(books, lambda: None)
+    replica = Replica("pod", "10.0.0.1", 8000)
+    books.add(replica)
+    peers.hear("one", 1, {"pod": BUSY}, 0.0)
+    peers.hear("other", 1, {"pod": BUSY}, 0.0)
+    assert replica.foreign.in_flight == 2
+    peers.hear("one", 2, {"pod": Page()}, 0.0)
+
+    assert replica.foreign == BUSY.load
+    peers.lose("other", 0.0)
+    assert replica.foreign == Load()
+    assert replica.own.load == Load()
