@@ -5,6 +5,7 @@ Kept by `dispatch`, read by policies, gates and the host. Letters in brackets ar
 
 from collections import deque
 
+from halffull.core.adapters import Adapters
 from halffull.core.estimators import Rate, Residual
 from halffull.core.health import Health, Verdict
 from halffull.core.page import Load, Page
@@ -48,6 +49,7 @@ class Replica:
         "_busy_since",
         "_kv_freed",
         "_prefilled",
+        "adapters",
         "decode_tokens",
         "decoding",
         "deference_s",
@@ -126,6 +128,7 @@ class Replica:
         self.signals_at = 0.0
         self.models: tuple[str, ...] = ()
         """names the engine serves, from its own list; empty: unknown"""
+        self.adapters = Adapters()
         self.place = -1
         """index among the candidates; -1: not one of them"""
         self._busy_since = 0.0

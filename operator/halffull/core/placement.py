@@ -7,6 +7,7 @@ at again only where a replica changed since, and at each tick.
 
 from collections.abc import Sequence
 
+from halffull.core import adapters
 from halffull.core.books import Replica
 from halffull.core.contracts import Context, Gate, Policy
 from halffull.core.exchange import Exchange
@@ -28,11 +29,13 @@ class Placement:
         self.policy = policy
         self.gate = gate
         self._stirred: dict[Replica, None] = {}
+        self._adapters = False
+        """some request waits, or waited, for the few replicas that serve its adapter"""
 
     @property
     def window(self) -> int:
         """How many requests may be passed over in one event."""
-        return WINDOW if self.gate.late else 1
+        return WINDOW if self.gate.late or self._adapters else 1
 
     def open(self, replica: Replica) -> bool:
         """Whether the gate leaves it among the candidates."""
@@ -79,7 +82,26 @@ class Placement:
 
     def choose(self, exchange: Exchange, context: Context) -> Replica | None:
         """Return the replica for a request, or None: it waits."""
-        request, candidates = exchange.request, self._allowed(exchange)
+        candidates = self._allowed(exchange)
+        if exchange.request.adapter:
+            return self._for_adapter(exchange, candidates, context)
+        return self._choose(exchange, candidates, context)
+
+    def _for_adapter(self, exchange: Exchange, candidates: Sequence[Replica], context: Context) -> Replica | None:
+        """Choose among the replicas that serve the request's adapter, of these rather those that hold it."""
+        adapter = exchange.request.adapter
+        able = adapters.able(adapter, candidates, context.books.replicas.values())
+        self._adapters = self._adapters or not able
+        near = adapters.nearest(adapter, able) if able else able
+        replica = self._choose(exchange, near, context)
+        if replica is None and len(near) < len(able):
+            replica = self._choose(exchange, able, context)
+        if replica is not None:
+            adapters.take(adapter, replica)
+        return replica
+
+    def _choose(self, exchange: Exchange, candidates: Sequence[Replica], context: Context) -> Replica | None:
+        request = exchange.request
         if not candidates:
             return None
         if not self.gate.late:
@@ -98,8 +120,10 @@ class Placement:
     def others(self, exchange: Exchange, context: Context) -> list[Replica]:
         """Return the replicas that could take a request from its own now."""
         source, avoid = exchange.replica, exchange.avoid
-        others = [r for r in self.candidates if r is not source and r.name not in avoid]
-        return self._admitted(exchange.request, others, context) if self.gate.late else others
+        others: Sequence[Replica] = [r for r in self.candidates if r is not source and r.name not in avoid]
+        if exchange.request.adapter:
+            others = adapters.able(exchange.request.adapter, others, context.books.replicas.values())
+        return self._admitted(exchange.request, others, context) if self.gate.late else [*others]
 
     def _allowed(self, exchange: Exchange) -> Sequence[Replica]:
         candidates = self.candidates

@@ -41,6 +41,10 @@ class Signals:
     """prompt tokens found in the prefix cache since the engine's start"""
     token_seconds: float | None = None
     """seconds between successive tokens, summed over all requests since the engine's start"""
+    adapters: tuple[str, ...] = ()
+    """LoRA adapters of the requests that run or wait"""
+    adapter_slots: int | None = None
+    """LoRA adapters that its GPU holds at once"""
 
 
 @dataclass(slots=True)
@@ -66,6 +70,8 @@ class Request:
     """who asks: a hash of the API key or the `user` field; never logged"""
     pinned: str | None = None
     """name of the replica that holds what the request needs; another is taken where that one is no candidate"""
+    adapter: str = ""
+    """LoRA adapter that it asks for; empty: the model itself"""
     session: str = ""
     """what it belongs with: a hash of the session header, else of the `user` field; empty: nothing"""
     blocks: Sequence[Hashable] = ()

@@ -58,6 +58,11 @@ class Exposition:
         """Return the labels of each series of an information metric (its value says nothing)."""
         return [dict(LABEL.findall(line)) for line in self._lines(name)]
 
+    def newest(self, name: bytes) -> dict[bytes, bytes]:
+        """Return the labels of the series whose value, the time when it was true, is the largest; empty: there is none."""
+        lines = [(number(line[line.rfind(b"}") + 1 :]) or 0.0, line) for line in self._lines(name)]
+        return dict(LABEL.findall(max(lines)[1])) if lines else {}
+
     def _lines(self, name: bytes) -> Iterator[bytes]:
         """Yield what follows the name on each of its lines; they stand together, as the text format demands."""
         text, needle = self._text, b"\n" + name

@@ -3,6 +3,8 @@
 Sources: vLLM's `v1/metrics/loggers.py` and `entrypoints/**/api_router.py` of 0.9 to 0.33, and recorded answers of 0.32.
 """
 
+from typing import Any
+
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag
 from halffull.engines.base import SEAMLESS, Adapter, Container, Continuing, Dialect, Limits, Path
@@ -95,7 +97,19 @@ def signals(exposition: bytes | str) -> Signals:
         generation_tokens=read.value(GENERATION_TOKENS),
         token_seconds=read.value(TOKEN_SECONDS),
         kv_tokens=_kv_tokens(read),
+        **_adapters(read),
     )
+
+
+def _adapters(read: Exposition) -> dict[str, Any]:
+    """Return the LoRA adapters of requests that run or wait, and how many fit; nothing where the engine has LoRA off."""
+    labels = read.newest(b"vllm:lora_requests_info")
+    names = b",".join(labels.get(name, b"") for name in (b"running_lora_adapters", b"waiting_lora_adapters"))
+    slots = number(labels.get(b"max_lora", b""))
+    return {
+        "adapters": tuple(sorted({name.decode(errors="replace") for name in names.split(b",") if name})),
+        "adapter_slots": int(slots) if slots else None,
+    }
 
 
 def _kv_tokens(read: Exposition) -> float | None:

@@ -15,10 +15,13 @@ MOST = 1024
 """blocks of one prompt that are hashed: half a megabyte of text"""
 
 
-def blocks_of(body: bytes, key: bytes) -> tuple[bytes, ...]:
-    """Return the hashes of the full blocks of the prompt in a JSON body that was read before; 64 kB cost 0.2 ms."""
+def blocks_of(body: bytes, key: bytes, before: bytes = b"") -> tuple[bytes, ...]:
+    """Return the hashes of the full blocks of the prompt in a JSON body that was read before; 64 kB cost 0.2 ms.
+
+    `before`: what stands before the prompt, as it were: prompts behind different ones share no block.
+    """
     found: list[bytes] = []
-    last = b""
+    last = before
     for block in _blocks(prompt.texts(body)):
         last = blake2b(last + block, digest_size=8, key=key).digest()
         found.append(last)

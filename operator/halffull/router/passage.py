@@ -16,7 +16,7 @@ from halffull.core.values import Request
 from halffull.engines.base import Dialect, Path, aborted, dead
 from halffull.router import dialect, framing, prompt, resume
 from halffull.router.answer import Answer
-from halffull.router.blocks import BLOCK_BYTES, blocks_of
+from halffull.router.blocks import BLOCK_BYTES
 from halffull.router.client import Client
 from halffull.router.dialect import Event
 from halffull.router.framing import Headers
@@ -108,7 +108,8 @@ class Passage:
             priority=self._priority,
             caller=prompt.caller(self._head.fields, read.user),
             session=prompt.session(self._head.fields, read.user),
-            blocks=blocks_of(self._body, proxy.block_key) if proxy.dispatcher.policy.reads_prefixes else (),
+            adapter=proxy.adapter_of(read.model),
+            blocks=proxy.blocks(read, self._body) if proxy.dispatcher.policy.reads_prefixes else (),
             block_tokens=max(1, round(BLOCK_BYTES / proxy.ratio.value)),
             pinned=proxy.maker(read.continues or self._head.path.rpartition("/")[2]),
         )

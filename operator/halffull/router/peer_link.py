@@ -60,6 +60,8 @@ class Scraped(msgspec.Struct, tag="scraped", array_like=True):
     age_s: float
     signals: Signals
     models: tuple[str, ...]
+    adapters: tuple[str, ...] = ()
+    """those of `models` that are LoRA adapters"""
 
 
 class Stored(msgspec.Struct, tag="stored", array_like=True):

@@ -178,7 +178,7 @@ class Sharing:
         elif isinstance(news, Scraped):
             replica = proxy.dispatcher.books.replicas.get(news.replica)
             if replica is not None:
-                self._scraper().told(replica, news.signals, now - news.age_s, news.models)
+                self._scraper().told(replica, news.signals, now - news.age_s, news.models, news.adapters)
         else:
             for response, maker in news.responses.items():
                 proxy.remember(response, maker, share=False)
@@ -231,7 +231,7 @@ class Sharing:
     def _scrape(self, replica: Replica, at: float) -> Scraped:
         if replica.signals is None:
             raise ValueError(replica.name)
-        return Scraped(replica.name, self._now() - at, replica.signals, replica.models)
+        return Scraped(replica.name, self._now() - at, replica.signals, replica.models, replica.adapters.served)
 
     def _remembered(self, response: str, replica: str) -> None:
         if self.links:

@@ -262,6 +262,17 @@ class Proxy:
         given = head.fields.get(b"x-request-id")
         return given.decode() if given is not None and _REQUEST_ID.match(given) else next(self._ids)
 
+    def adapter_of(self, model: str | None) -> str:
+        """Return the LoRA adapter that a request's `model` names; empty: it names none."""
+        if model is None or model == self.settings.model or model in self.settings.aliases:
+            return ""
+        replicas = self.dispatcher.books.replicas.values()
+        return model if any(model in replica.adapters.served for replica in replicas) else ""
+
+    def blocks(self, prompt: Prompt, body: bytes) -> tuple[bytes, ...]:
+        """Return the hashes of a prompt's blocks; those of one adapter are never another's."""
+        return blocks_of(body, self.block_key, self.adapter_of(prompt.model).encode())
+
     def lines(self, head: Head, request_id: str) -> bytes:
         """Return the headers of a request that its engine gets."""
         lines = head.passed_on(self.settings.priority.withheld)
@@ -298,7 +309,7 @@ class Proxy:
             ended_at=self.clock(),
             request=exchange.request if exchange is not None else None,
             prompt_bytes=prompt.text_bytes,
-            blocks=blocks_of(body, self.block_key) if self.recording else (),
+            blocks=self.blocks(prompt, body) if self.recording else (),
         )
         for witness in self.witnesses:
             witness(ended)

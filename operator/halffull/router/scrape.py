@@ -121,17 +121,20 @@ class Scraper:
         if status != 200:
             self._failed(replica, f"HTTP {status}")
             return
-        self.told(replica, plan.adapter.signals(body), self._now(), replica.models)
+        self.told(replica, plan.adapter.signals(body), self._now(), replica.models, replica.adapters.served)
         self._share(replica)
 
-    def told(self, replica: Replica, signals: Signals, at: float, models: tuple[str, ...]) -> None:
-        """An engine said this of itself at the time `at`, to us or to a peer."""
+    def told(
+        self, replica: Replica, signals: Signals, at: float, models: tuple[str, ...], adapters: tuple[str, ...] = ()
+    ) -> None:
+        """An engine said this of itself at the time `at`, to us or to a peer; `adapters` are those of `models` that are such."""
         if replica.signals is not None and at <= replica.signals_at:
             return
         replica.signals, replica.signals_at = signals, at
         if self._plan.limits.kv_tokens is None and signals.kv_tokens is not None:
             replica.kv_tokens = signals.kv_tokens
-        replica.models = models or replica.models
+        if models:
+            replica.models, replica.adapters.served = models, adapters
         self._scraped(replica)
 
     def _failed(self, replica: Replica, reason: str) -> None:
@@ -146,10 +149,11 @@ class Scraper:
                 return False
             rows = msgspec.json.decode(body)["data"]
             names = tuple(str(row["id"]) for row in rows)
-        except (*FAILURES, KeyError, TypeError) as error:
+            adapters = tuple(str(row["id"]) for row in rows if row.get("parent"))
+        except (*FAILURES, KeyError, TypeError, AttributeError) as error:
             LOG.debug("models of %s at %s: %s", replica.name, replica.address, error)
             return False
-        if names != replica.models:
-            replica.models = names
+        if (names, adapters) != (replica.models, replica.adapters.served):
+            replica.models, replica.adapters.served = names, adapters
             self._scraped(replica)
         return bool(names)

@@ -154,6 +154,7 @@ class Report:
                 "waiting": signals.waiting if signals else None,
                 "kvUsage": signals.kv_usage if signals else None,
             },
+            "adapters": list(replica.adapters.served),
             "prefixCache": self._prefix_cache(replica)
             | ({} if self.dispatcher.policy.reads_prefixes else {"predictedShare": None}),
             "ttftSeconds": {"p50": p50, "p99": p99},

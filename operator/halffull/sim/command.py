@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--served-model-name", nargs="+", metavar="NAME", help="names that requests may use (the model's own)"
     )
+    model.add_argument(
+        "--lora-modules", nargs="+", default=[], metavar="NAME[=PATH]", help="LoRA adapters to pretend to serve"
+    )
+    model.add_argument(
+        "--max-loras", type=_count, default=1, metavar="N", help="adapters on the GPU at once (%(default)s)"
+    )
     model.add_argument("--max-model-len", type=_count, metavar="TOKENS", help="longest prompt and answer together")
 
     engine = parser.add_argument_group("engine")
@@ -136,6 +142,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         busy_form=arguments.busy_form,
         metrics_lag=arguments.metrics_lag,
         api_key=arguments.api_key,
+        adapters=tuple(name.partition("=")[0] for name in arguments.lora_modules),
+        adapter_slots=arguments.max_loras,
         kv_events=arguments.kv_events_config,
     )
 

@@ -1,7 +1,7 @@
 """The HTTP server of a simulated engine: vLLM 0.32's paths over the engine model in real time.
 
 Run by `halffull engine` (command.py). The path of a request for text, top to bottom, is `_generate`. Not modelled: sampling
-parameters (the text is greedy), log probabilities, tools, structured output, images, LoRA, `echo`; they are accepted and ignored.
+parameters (the text is greedy), log probabilities, tools, structured output, images, `echo`; they are accepted and ignored.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import hmac
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,6 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 
 from halffull.sim import language
+from halffull.sim.adapters import Adapters
 from halffull.sim.answering import SSE_HEADERS, Answering, EventWriter, busy_events, compose
 from halffull.sim.dialect.base import Dialect, compact, needed, rendered, taken
 from halffull.sim.dialect.chat import Chat
@@ -65,6 +66,10 @@ class Settings:
     busy_form: BusyForm = BusyForm.RACE
     metrics_lag: float = 0.3
     api_key: str | None = None
+    adapters: tuple[str, ...] = ()
+    """names of LoRA adapters"""
+    adapter_slots: int = 1
+    """of them that the GPU holds"""
     kv_events: str | None = None
     """JSON of `--kv-events-config`"""
 
@@ -118,6 +123,8 @@ class EngineServer:
         clock = asyncio.get_running_loop().time
         self._registry.register(EngineCollector(self._metrics, self._model, labels, cache, clock))
         self._http = HttpMetrics(self._registry)
+        self._adapters = Adapters(settings.adapters, settings.adapter_slots)
+        self._registry.register(self._adapters)
 
     def app(self) -> web.Application:
         """Return the application with all paths."""
@@ -197,13 +204,14 @@ class EngineServer:
 
     async def _run(self, answering: Answering) -> None:
         self._metrics.answers.observe(answering.reply.generation.n)
-        try:
-            self.pace.submit(answering.sequences)
-            if self._draining:
-                self.pace.abort(answering.sequences)
-            await answering.ended.wait()
-        finally:
-            self.pace.cancel(answering.sequences)
+        with self._adapters.used(answering.reply.model):
+            try:
+                self.pace.submit(answering.sequences)
+                if self._draining:
+                    self.pace.abort(answering.sequences)
+                await answering.ended.wait()
+            finally:
+                self.pace.cancel(answering.sequences)
 
     @property
     def _full(self) -> bool:
@@ -221,7 +229,7 @@ class EngineServer:
         return hmac.compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {key}".encode())
 
     def _check_model(self, name: str | None) -> None:
-        names = self._settings.served_names
+        names = (*self._settings.served_names, *self._settings.adapters)
         if name is not None and name not in names:
             message = f"The model `{name}` does not exist. Valid aliases: {', '.join(names)}."
             raise RefusedError(404, message, "NotFoundError", "model")
@@ -236,9 +244,14 @@ class EngineServer:
         return _json({} if self._publisher is None else self._publisher.sources)
 
     async def _models(self, _: web.Request) -> web.Response:
-        return _json({"object": "list", "data": [self._card(name) for name in self._settings.served_names]})
+        return _json({"object": "list", "data": [*self._cards()]})
 
-    def _card(self, name: str) -> dict[str, Any]:
+    def _cards(self) -> Iterator[dict[str, Any]]:
+        base, *_ = names = self._settings.served_names
+        yield from (self._card(name, self._settings.model, None) for name in names)
+        yield from (self._card(name, f"adapters/{name}", base) for name in self._settings.adapters)
+
+    def _card(self, name: str, root: str, parent: str | None) -> dict[str, Any]:
         permission = {
             "id": f"modelperm-{uuid.uuid4().hex[:16]}",
             "object": "model_permission",
@@ -258,8 +271,8 @@ class EngineServer:
             "object": "model",
             "created": self._started,
             "owned_by": "vllm",
-            "root": self._settings.model,
-            "parent": None,
+            "root": root,
+            "parent": parent,
             "max_model_len": self._settings.max_model_len,
             "permission": [permission],
         }

@@ -147,3 +147,14 @@ def test_kv_size_is_unknown_where_a_rank_does_not_say_it():
     text = 'vllm:cache_config_info{num_gpu_blocks="None",block_size="16",kv_cache_size_tokens="None"} 1.0\n'
 
     assert ENGINES["vllm"].signals(text.encode()).kv_tokens is None
+
+
+def test_adapters_of_vllm_are_those_of_the_newest_series():
+    """Its gauge keeps a series for each state that ever was; the value is the time."""
+    lines = [
+        ('max_lora="2",running_lora_adapters="old",waiting_lora_adapters=""', 1.7e9),
+        ('max_lora="2",running_lora_adapters="b,a",waiting_lora_adapters="c"', 1.8e9),
+        ('max_lora="2",running_lora_adapters="",waiting_lora_adapters="older"', 1.6e9),
+    ]
+    text = "".join(f"vllm:lora_requests_info{{{labels}}} {value}\n" for labels, value in lines)
+    assert ENGINES["vllm"].signals(text.encode()) == Signals(adapters=("a", "b", "c"), adapter_slots=2)

@@ -142,6 +142,7 @@ def test_status_of_a_router_that_serves(world: World) -> None:
             "waitingPromptTokens": 100,
             "decoding": 0,
             "decodeTokens": 0,
+            "seenTokens": 0,
             "peersInFlight": 0,
             "peersPrefillTokens": 0,
             "peersDecodeTokens": 0,
@@ -152,6 +153,7 @@ def test_status_of_a_router_that_serves(world: World) -> None:
             "suspended": False,
             "maxInFlight": 7,
             "signals": {"state": "fresh", "running": 2.0, "waiting": None, "kvUsage": 0.25},
+            "adapters": [],
             "prefixCache": {"source": "estimate", "predictedShare": None, "engineShare": 0.25},
             "ttftSeconds": {"p50": 0.2, "p99": 0.3},
         }
