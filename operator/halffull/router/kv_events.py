@@ -23,7 +23,7 @@ try:
     import zmq
     import zmq.asyncio
 except ImportError:  # the extra is not installed
-    zmq = None
+    zmq = None  # type: ignore[assignment]
 
 LOG = logging.getLogger(__name__)
 PORT = 5557

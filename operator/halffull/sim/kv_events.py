@@ -17,7 +17,7 @@ from halffull.sim.kv_cache import KvCache
 try:
     import zmq
 except ImportError:  # the extra is not installed
-    zmq = None
+    zmq = None  # type: ignore[assignment]
 
 ENCODE = msgspec.msgpack.Encoder().encode
 
