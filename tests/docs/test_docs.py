@@ -6,10 +6,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from halffull.api.base import Document
 from halffull.api.model_deployment import load_documents
 from halffull.api.router_config import EngineTarget, ReplicaBalance, RouterConfig, RouterSettings
+from halffull.api.scenario import (
+    Clients,
+    Contender,
+    Engines,
+    Objective,
+    Outage,
+    Routers,
+    Scenario,
+    Sessions,
+    Slowdown,
+)
 from halffull.api.status import (
     ModelDeploymentStatus,
     ReplicaCounts,
@@ -19,12 +31,14 @@ from halffull.api.status import (
 )
 from halffull.core.errors import Reason
 from halffull.policies.catalog import POLICIES
+from halffull.sim.setting import setting
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 RESOURCES = [
     pytest.param(text, id=f"{page.stem}-{number}")
     for page in PAGES
+    if page.stem != "simulator"
     for number, text in enumerate(re.findall(r"```yaml\n(.*?)```|<<EOF\n(.*?)\nEOF", page.read_text(), re.DOTALL))
 ]
 
@@ -36,6 +50,16 @@ def page(name: str) -> str:
 @pytest.mark.parametrize("texts", RESOURCES)
 def test_resources_are_valid(texts: tuple[str, str]) -> None:
     assert load_documents("".join(texts))
+
+
+def test_scenarios_are_valid_and_every_field_is_named() -> None:
+    scenarios = re.findall(r"```yaml\n(.*?)```", page("simulator"), re.DOTALL)
+    assert scenarios
+    for text in scenarios:
+        assert setting(Scenario.model_validate(yaml.safe_load(text) | {"requests": 100})).rate > 0
+    documents = (Scenario, Engines, Clients, Routers, Objective, Contender, Outage, Slowdown, Sessions)
+    fields = {field.alias for document in documents for field in document.model_fields.values()}
+    assert fields - set(re.findall(r"\w+", page("simulator"))) == set()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
