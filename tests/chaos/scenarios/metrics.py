@@ -7,7 +7,7 @@ from chaos.crowd import Crowd
 from chaos.questions import MODEL, Mix, Questions
 from chaos.record import Record, p99
 from chaos.relay import Answer, Relay, relays, text
-from chaos.stage import ENGINE, Stage, Up, ready, until
+from chaos.stage import ENGINE, Stage, Up, page, ready, until
 
 LIE = b"".join(
     b'vllm:%b{engine="0",model_name="m"} %b\n' % (name, value)
@@ -24,6 +24,7 @@ def only_metrics(answer: bytes) -> Answer:
     return lambda request: answer if request.startswith(b"GET /metrics") else None
 
 
+ROUNDS = 3
 FAULTS: dict[str, Callable[[bytes], Answer]] = {
     "stale": lambda real: only_metrics(text(real)),
     "absent": lambda _: only_metrics(text(b"not here", b"404 Not Found")),
@@ -34,7 +35,7 @@ FAULTS: dict[str, Callable[[bytes], Answer]] = {
 
 async def play(stage: Stage, record: Record) -> None:
     """The same questions at the same times, healthy and with each fault; then one replica whose metrics vanish."""
-    seconds = 6.0 if record.short else 40.0
+    seconds = 6.0 if record.short else 25.0
     async with AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(stage.child("engine", "--model", MODEL, *ENGINE)) for _ in range(3)]
         before = await stack.enter_async_context(relays([engine.port for engine in engines]))
@@ -42,22 +43,21 @@ async def play(stage: Stage, record: Record) -> None:
         up = await stack.enter_async_context(stage.up(engine={"type": "simulated", "endpoints": endpoints}))
         await until(up.admin_url, lambda status: ready(status, 3))
         await _crowd(up, record, seconds)  # all learn
-        healthy = [await _crowd(up, record, seconds)]
-        times = {}
-        for name, fault in FAULTS.items():
-            for relay in before:
-                relay.answer = fault(b"vllm:num_requests_running 3.0\n")
-            times[name] = await _crowd(up, record, seconds)
-            for relay in before:
-                relay.answer = None
-        healthy.append(await _crowd(up, record, seconds))
+        times: dict[str, list[float]] = {"healthy": []} | {name: [] for name in FAULTS}
+        for _ in range(1 if record.short else ROUNDS):
+            for name, values in times.items():
+                for relay in before:
+                    relay.answer = FAULTS[name](b"vllm:num_requests_running 3.0\n") if name in FAULTS else None
+                values.append(await _crowd(up, record, seconds))
+        for relay in before:
+            relay.answer = None
         await _excluded(up, before, record)
         await record.read(up.admin_url)
-    base = max(healthy)
-    record.figures |= {"ttftP99Seconds": {"healthy": healthy, **times}}
+    record.figures |= {"ttftP99Seconds": times}
     record.nothing_failed()
-    for name, seconds_ in times.items():
-        record.goal(f"{name}: p99 TTFT {seconds_:.3f} s within 10 % of {base:.3f} s", seconds_ <= WITHIN * base)
+    base = min(times.pop("healthy"))  # what else this machine does only adds
+    for name, values in times.items():
+        record.goal(f"{name}: p99 TTFT {min(values):.3f} s within 10 % of {base:.3f} s", min(values) <= WITHIN * base)
 
 
 async def _crowd(up: Up, record: Record, seconds: float) -> float:
@@ -65,6 +65,8 @@ async def _crowd(up: Up, record: Record, seconds: float) -> float:
     mix = Mix(prompt_tokens=(200, 3000), answer_tokens=(5, 60), plain=0.1)
     async with Crowd(lambda: up.url, Questions(8, mix), rate=12) as crowd:
         await crowd.seconds(seconds)
+        weights = [replica["weight"] for replica in (await page(up.admin_url))["replicas"]]
+    record.figures.setdefault("weights", []).append(weights)
     return p99(record.take(crowd)) or 0.0
 
 
