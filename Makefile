@@ -9,7 +9,7 @@ ARGS ?=
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo test check format crds image e2e test-vllm chaos fuzz bench bench-proxy bench-policies bench-schedulers constraints clean
+.PHONY: help venv binaries demo test check format crds image e2e test-vllm chaos fuzz bench bench-proxy bench-policies bench-schedulers figures constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ bench-proxy: venv ## measure the router next to other proxies
 
 bench-policies: venv ## measure one decision of each policy
 	.venv/bin/python bench/run.py policies $(ARGS)
+
+figures: venv ## simulate every policy for the table in docs/policies.md: some minutes
+	.venv/bin/python docs/figures.py
 
 bench-schedulers: venv ## judge the schedulers by simulation: ARGS='--traces DIR', ARGS=--quick
 	.venv/bin/python bench/run.py schedulers $(ARGS)

@@ -1,4 +1,4 @@
-"""Measurements, one per question. `make bench` runs all but `schedulers`; `make bench ARGS='proxy --rounds 3'` runs one, see `--help`."""
+"""Measurements, one per question. `make bench` runs all that are short; `make bench ARGS='proxy --rounds 3'` runs one, see `--help`."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ import peers
 import policies
 import redispatch
 from proxy import compare
-from schedulers import judge
+from schedulers import judge, reference
 
 QUESTIONS = {
     "policies": (policies, "what one decision of each policy costs"),
@@ -22,9 +22,13 @@ QUESTIONS = {
     "overload": (overload, "what three times the engines' capacity does to throughput, memory and refusals"),
     "peers": (peers, "what it costs that routers share their books, and how close several come to one"),
     "redispatch": (redispatch, "what moving requests that wait in engines gains, in simulation"),
+    "reference": (reference, "whether the simulator agrees with an independent one of the same engine model"),
     "schedulers": (judge, "which scheduler is ahead in simulation, and whether the goals hold; 40 minutes"),
     "proxy": (compare, "what a request and a streamed chunk cost the router, next to other proxies"),
 }
+
+LONG = {"schedulers", "reference"}
+"""simulations, which do not depend on this machine's speed"""
 
 
 def main() -> int:
@@ -36,9 +40,7 @@ def main() -> int:
     if arguments.question is not None:
         return int(QUESTIONS[arguments.question][0].run(arguments))
     return max(
-        module.run(commands.choices[name].parse_args([]))
-        for name, (module, _) in QUESTIONS.items()
-        if name != "schedulers"
+        module.run(commands.choices[name].parse_args([])) for name, (module, _) in QUESTIONS.items() if name not in LONG
     )
 
 

@@ -3,6 +3,7 @@
 With --check it writes nothing and says whether the page is stale.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,8 @@ from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
 
 PAGE = Path(__file__).parent / "policies.md"
+FIGURES = PAGE.with_name("figures.json")
+"""written by `figures`"""
 TABLE = re.compile(r"(<!-- table of (\w+), written by `make crds` -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -38,6 +41,17 @@ def policies() -> str:
     return rows(head, ((f"`{e.name}`", e.summary, advice(e), f"`{e.gate}`") for e in POLICIES.values()))
 
 
+def figures() -> str:
+    """Return the table of what each policy does in simulation. ValueError where figures.json lacks one."""
+    found = json.loads(FIGURES.read_text())
+    if list(found) != list(POLICIES):
+        raise ValueError("docs/figures.json has other policies than the catalog: run `make figures`")
+    scenarios = list(next(iter(found.values())))
+    return rows(
+        ("policy", *scenarios), ((f"`{name}`", *(f"{own[s]:.2f}" for s in scenarios)) for name, own in found.items())
+    )
+
+
 def choices(kind: str, catalog: Mapping[str, Entry[Any]]) -> str:
     """Return the table of orderings or gates."""
     return rows((kind, "meaning"), ((f"`{e.name}`", e.summary) for e in catalog.values()))
@@ -45,7 +59,12 @@ def choices(kind: str, catalog: Mapping[str, Entry[Any]]) -> str:
 
 def main() -> int:
     """Write the page, or only say that it is stale; return the exit status."""
-    tables = {"policies": policies(), "orderings": choices("ordering", ORDERINGS), "gates": choices("gate", GATES)}
+    tables = {
+        "policies": policies(),
+        "figures": figures(),
+        "orderings": choices("ordering", ORDERINGS),
+        "gates": choices("gate", GATES),
+    }
     before = PAGE.read_text()
     after = TABLE.sub(lambda found: found[1] + tables[found[2]] + found[3], before)
     if before == after:
