@@ -110,9 +110,9 @@ def vllms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., None]:
-    """Waits until a condition holds: `eventually(lambda: ..., seconds=30)`; fails at the deadline."""
+    """Waits until a condition holds: `eventually(lambda: ..., seconds=60)`; fails at the deadline."""
 
-    def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"still not so after {seconds:.0f} s"
