@@ -18,7 +18,7 @@ from vllms import DRAINS, MUTE, QUEUED, SEQUENCES, Pool, Vllm
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 StartRouter = Callable[..., Running]
 TURNS = {"policy": "round-robin", "gate": "none", "signals": {"intervalSeconds": 0.5}}
-TOKENS = 600
+TOKENS = 1000
 
 
 def requests() -> list[tuple[str, dict]]:
@@ -49,23 +49,18 @@ def assert_whole(answers: list[Reply], right: list[Reply]) -> None:
 async def stream_through(
     session: aiohttp.ClientSession, router: Running, victim: Vllm, fault: Callable[[], Awaitable[None] | None]
 ) -> tuple[list[Reply], int]:
-    """Send the eight streams; when those of `victim` have some text, let the fault happen; return the answers, and how many
-    were struck.
+    """Send the eight streams; when two of `victim` have some text, let the fault happen; return the answers, and how many
+    were struck at least.
     """
     answers = [Reply() for _ in requests()]
     running = [
         asyncio.create_task(ask(session, router.url, request, answer))
         for request, answer in zip(requests(), answers, strict=True)
     ]
-
-    def streaming() -> int:
-        """Of the victim, if all that it has are; else 0."""
-        speaking = sum(len(a.text) >= 8 and a.replica == victim.address and not a.done for a in answers)
-        return speaking if speaking == replica(router, victim.address)["inFlight"] else 0
-
-    await until(lambda: streaming() >= 2)
-    struck = streaming()
-    assert struck, "too short for the fault to strike"
+    async with asyncio.timeout(120):
+        while (struck := sum(len(a.text) >= 8 and a.replica == victim.address for a in answers)) < 2:
+            await asyncio.sleep(0.005)
+    assert not any(a.done and a.replica == victim.address for a in answers), "too short for the fault to strike"
     happening = fault()
     if happening is not None:
         await happening
@@ -112,7 +107,7 @@ async def test_stopped_and_continued(vllms: Pool, start_router: StartRouter, rig
         finally:
             stopped.signal(signal.SIGCONT)
         assert_whole(answers, right)
-        assert status(router)["requests"]["continued"] == struck
+        assert status(router)["requests"]["continued"] >= struck
         await until(lambda: replica(router, stopped.address)["state"] == "Ready")
         assert (await ask(session, router.url, chat("again", 4))).status == 200
 
@@ -135,7 +130,8 @@ async def test_aborted(vllms: Pool, start_router: StartRouter, right: list[Reply
     assert_whole(answers, right)
     assert {(a.status, len(a.text), a.finish, str(a.error)) for a in afterwards} == {(200, 8, "length", "None")}
     counts = status(router)["requests"]
-    assert (counts["continued"], counts["failed"]) == (struck, {})
+    assert counts["failed"] == {}
+    assert counts["continued"] >= struck
     assert counts["moved"]["engine_busy"] >= struck + 2
 
 
@@ -164,7 +160,7 @@ async def test_killed(vllms: Pool, start_router: StartRouter, right: list[Reply]
     async with client() as session:
         answers, struck = await stream_through(session, router, killed, lambda: killed.signal(signal.SIGKILL))
         assert_whole(answers, right)
-        assert status(router)["requests"]["continued"] == struck
+        assert status(router)["requests"]["continued"] >= struck
         assert status(router)["requests"]["failed"] == {}
         more = await asyncio.gather(*(ask(session, router.url, chat("more", 4)) for _ in range(8)))
         assert {(a.status, a.replica) for a in more} == {(200, other.address)}
@@ -177,5 +173,5 @@ async def test_terminated_and_mute(vllms: Pool, start_router: StartRouter, right
     async with client() as session:
         answers, struck = await stream_through(session, router, mute, mute.terminate)
         assert_whole(answers, right)
-        assert status(router)["requests"]["continued"] == struck
+        assert status(router)["requests"]["continued"] >= struck
         await until(lambda: replica(router, mute.address)["state"] in {"Down", "Suspect"})
