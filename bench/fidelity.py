@@ -87,6 +87,9 @@ class Verdict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="length of each of the three runs")
+    parser.add_argument(
+        "--only", metavar="NAME", choices=[each.name for each in workloads()], help="only this workload"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
 
 
@@ -94,6 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     verdicts = []
     print(f"{'workload':<14}{'policy':<18}{'requests':>8}{'busy':>6}  TTFT p50: measured, simulated        p99")
     for each in workloads():
+        if arguments.only not in {None, each.name}:
+            continue
         verdict = uvloop.run(compare(each, arguments.seconds))
         verdicts.append(verdict)
         told = "void" if verdict.void else "good" if verdict.good else "OFF"
