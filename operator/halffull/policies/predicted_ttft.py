@@ -43,8 +43,9 @@ class PredictedTtft(Policy):
         self._own_weight = parameters.own_weight
 
     def choose(self, request: Request, candidates: Sequence[Replica], context: Context) -> Replica:
-        """Return the candidate of least cost."""
-        return least(candidates, [self.cost(request, replica, context) for replica in candidates], context)
+        """Return the candidate of least cost, those that peers fill first after others."""
+        costs = [self.cost(request, replica, context) + replica.deference_s for replica in candidates]
+        return least(candidates, costs, context)
 
     def cost(self, request: Request, replica: Replica, context: Context) -> float:
         """Return the predicted time to the first token and the weighted own prefill, seconds."""
@@ -56,4 +57,4 @@ class PredictedTtft(Policy):
             missing = replica.waiting_prompt_tokens + prompt - (replica.kv_tokens - replica.decode_tokens)
             if missing > 0:
                 wait = max(wait, missing / max(replica.decode_tokens, 1) * context.books.decode_left_s)
-        return wait + replica.deference_s + self._own_weight * work / context.books.fleet_rate
+        return wait + self._own_weight * work / context.books.fleet_rate
