@@ -41,6 +41,15 @@ class Outage(Document):
     """How long it takes until discovery says so; until then connections to it fail."""
 
 
+class Others(Document):
+    """Clients that go to one engine directly, past the routers."""
+
+    replica: Annotated[int, Field(ge=0)]
+    """Index of the replica, from 0."""
+    load: Factor = 0.3
+    """Their requests over those that one saturated replica serves; they are like the workload's."""
+
+
 class Engines(Document):
     """The replicas."""
 
@@ -54,6 +63,10 @@ class Engines(Document):
     """Replicas that slow down in mid-run."""
     outages: Items[Outage] = ()
     """Replicas that die in mid-run."""
+    others: Items[Others] = ()
+    """Load of others on single replicas."""
+    kv_parts: Items[Factor] = ()
+    """KV cache of each relative to `kvTokens`, repeated for the rest; empty: all are equal."""
     profile: Literal["a100", "h100"] | None = None
     """GPU that is modelled; absent: the workload's."""
     kv_tokens: Count | None = None
@@ -105,6 +118,8 @@ class Routers(Document):
     """Time between two scrapes of an engine's metrics."""
     signals_lag_seconds: SecondsOrZero = 0.0
     """How old a scraped value is when it is read."""
+    rebalance_seconds: Seconds | None = None
+    """Time between two looks of the operator's rebalancer; absent: there is none."""
 
 
 class Objective(Document):

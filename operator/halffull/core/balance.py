@@ -14,11 +14,14 @@ Without enough evidence nothing is concluded and a weight stays; constant eviden
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import inf
+from math import exp, inf
 
-from halffull.core.speed import MIN_RUNNING, Interval, interval, restarted, speed
+from halffull.core.speed import MIN_RUNNING, Interval, interval, restarted, speed, step_work
 from halffull.core.trust import Finding, Look, judge, kept
 from halffull.core.values import Signals
+
+NONE = 0.02
+"""part of a replica below which others' load is none"""
 
 
 class Mark(StrEnum):
@@ -42,9 +45,12 @@ class Settings:
     hysteresis: float = 0.15
     """relative change of a weight that is worth making"""
     coarse_hysteresis: float = 0.3
-    """the same where an engine does not tell the time between tokens: running requests are then sampled, which is noisy"""
+    """the same where an engine does not tell the time between tokens, or others load it: requests are then sampled, which is
+    noisy"""
     lowest: float = 0.1
     """no weight is lower"""
+    others_s: float = 120.0
+    """time constant of the average of others' load: it comes in waves, and piles up where a replica is congested"""
     settle_s: float = 30.0
     """time between two changes of one replica's weight"""
     back_s: float = 60.0
@@ -79,7 +85,12 @@ class Page:
     weight: float = 1.0
     alone: float = 1.0
     """what its weight would be without load of others, as last known"""
+    shared: float | None = None
+    """part of it that others take, averaged; None: not known yet"""
+    shared_at: float = 0.0
     changed_at: float | None = None
+    changed_by: float = 0.0
+    """the last change of the weight"""
     read_at: float | None = None
     """when its metrics were last read"""
     last_at: float = 0.0
@@ -184,16 +195,23 @@ def rebalance(fleet: Fleet, now: float, settings: Settings | None = None) -> tup
     pages, more = _suspend(pages, findings, now, limits)
     changes += more
     speeds = _relative_speeds(pages, limits)
+    for name, page in pages.items():
+        if (known := speeds[name]) is not None:
+            pages[name] = replace(page, alone=known)
+    _share(pages, findings, now, limits)
     for name, (share, why) in _wanted(pages, findings, speeds).items():
         page, wanted = pages[name], max(limits.lowest, share)
         settled = page.changed_at is None or now - page.changed_at >= limits.settle_s
-        coarse = any(each.coarse for each in page.evidence)
+        coarse = any(each.coarse for each in page.evidence) or page.shared
         hysteresis = limits.coarse_hysteresis if coarse else limits.hysteresis
+        whole = wanted * (1 + hysteresis) >= 1
+        if not whole and (wanted - page.weight) * page.changed_by < 0:
+            hysteresis *= 2  # to and fro is more likely noise than news
         if marks[name] is not Mark.FRESH or not settled or abs(wanted - page.weight) <= hysteresis * page.weight:
             continue
-        weight = 1.0 if wanted * (1 + hysteresis) >= 1 else round(wanted, 2)  # else it could never return to 1
+        weight = 1.0 if whole else round(wanted, 2)  # else it could never return to 1
         if weight != page.weight:
-            pages[name] = replace(page, weight=weight, changed_at=now)
+            pages[name] = replace(page, weight=weight, changed_at=now, changed_by=weight - page.weight)
             reason = f"{why if weight < 1 else 'is as fast as the fastest'}: weight {page.weight:g} -> {weight:g}"
             changes.append(Change(name, page.weight, weight, reason))
     decision = Decision(
@@ -281,29 +299,35 @@ def _suspend(
     return pages, changes
 
 
-def _wanted(
-    pages: dict[str, Page], findings: Mapping[str, Finding], speeds: Mapping[str, float | None]
-) -> dict[str, tuple[float, str]]:
-    """Return the weight that each replica should have, and why, of those of which something new is known.
+def _share(pages: dict[str, Page], findings: Mapping[str, Finding], now: float, limits: Settings) -> None:
+    """Note which part of each replica others take, of those that hold enough to tell.
 
     In a balanced fleet requests are where speed is: each replica holds its share of all, and what others have there is a
     part of that share.
     """
-    wanted: dict[str, tuple[float, str]] = {}
-    for name, page in pages.items():
-        if (known := speeds[name]) is not None:
-            pages[name] = replace(page, alone=known)
     held = {name: finding.held for name, finding in findings.items() if finding.held is not None and finding.known}
     level = sum(held.values()) / (sum(pages[name].alone for name in held) or 1.0)
+    for name in held:
+        page = pages[name]
+        if level * page.alone >= MIN_RUNNING:
+            share = min(findings[name].foreign / (level * page.alone), 1.0)
+            before = share if page.shared is None else page.shared
+            average = before + (share - before) * (1 - exp(-(now - page.shared_at) / limits.others_s))
+            pages[name] = replace(page, shared=average if average > NONE else 0.0, shared_at=now)
+
+
+def _wanted(
+    pages: Mapping[str, Page], findings: Mapping[str, Finding], speeds: Mapping[str, float | None]
+) -> dict[str, tuple[float, str]]:
+    """Return the weight that each replica should have, and why, of those of which something new is known."""
+    wanted: dict[str, tuple[float, str]] = {}
     for name, page in pages.items():
-        finding, share = findings[name], level * page.alone
-        judged = finding.known and share >= MIN_RUNNING
-        if speeds[name] is None and not judged:
+        if speeds[name] is None and not (findings[name].known and page.shared is not None):
             continue
-        free = max(0.0, 1 - finding.foreign / share) if judged else 1.0
+        taken = page.shared or 0.0
         why = [f"runs at {page.alone:.0%} of the fastest replica's speed"] if page.alone < 1 else []
-        why += [f"has {finding.foreign:.0f} requests of others"] if free < 1 else []
-        wanted[name] = (page.alone * free, " and ".join(why))
+        why += [f"others take {taken:.0%} of it"] if taken else []
+        wanted[name] = (page.alone * (1 - taken), " and ".join(why))
     most = max((weight for weight, _ in wanted.values()), default=0.0) or 1.0
     return {name: (weight / most, why) for name, (weight, why) in wanted.items()}
 
@@ -314,9 +338,10 @@ def _relative_speeds(pages: Mapping[str, Page], limits: Settings) -> dict[str, f
     Counted work and routers' estimates are different units: estimates are used only where no engine counts.
     """
     speeds: dict[str, float | None] = {}
+    step = step_work(page.evidence for page in pages.values())
     for counted in (True, False):
         speeds = {
-            name: None if page.lie or page.suspended else speed(page.evidence, limits.evidence_s, counted=counted)
+            name: None if page.lie or page.suspended else speed(page.evidence, limits.evidence_s, step, counted=counted)
             for name, page in pages.items()
         }
         if any(speeds.values()):

@@ -7,14 +7,18 @@ the prompts are taken to meet as many decoding requests as there are on average.
 bursts nor long pauses make a replica look slow or fast.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 
 from halffull.core.values import Signals
 
 STEP_WORK = 200.0
-"""work of an engine's step whatever is in it, in units of a prompt token: its weights are read. Fits of 8B models give
-110 to 340 (A100, H100); the unit cancels, and errors show only where replicas' batches differ much"""
+"""work of an engine's step whatever is in it, in units of a prompt token: its weights are read; until the fleet tells it.
+Fits of 8B models give 110 to 340 (A100, H100)"""
+LEAST_STEP_WORK, MOST_STEP_WORK = 20.0, 1000.0
+STEP_EVIDENCE = 500.0
+"""squared tokens per second of deviation that outweigh the value above"""
 DECODE_WORK = 0.5
 """work of one generated token, in units of a prompt token (0.4 to 0.9 in the same fits)"""
 KV_WORK = 0.001
@@ -47,11 +51,10 @@ class Interval:
     """whether `token_seconds` is an estimate from the running requests"""
 
     @property
-    def work(self) -> float:
-        """Work of all steps, each counted once for every request that it gave a token, in prompt tokens."""
+    def work_of_tokens(self) -> float:
+        """Work of what was in the steps, each counted once for every request that it gave a token, in prompt tokens."""
         decoding = self.token_seconds / self.seconds
-        step = STEP_WORK + DECODE_WORK * (decoding + 1) + KV_WORK * self.kv
-        return self.generated * step + self.prompt * decoding
+        return self.generated * (DECODE_WORK * (decoding + 1) + KV_WORK * self.kv) + self.prompt * decoding
 
 
 def interval(
@@ -93,12 +96,32 @@ def interval(
     return None
 
 
-def speed(evidence: tuple[Interval, ...], evidence_s: float, *, counted: bool) -> float | None:
-    """Return work per second, in prompt tokens' worth; None without `evidence_s` of evidence."""
+def step_work(fleet: Iterable[Sequence[Interval]]) -> float:
+    """Return the work of a step whatever is in it, in prompt tokens: that with which each replica's speed varies least.
+
+    Weighted least squares over the intervals of all replicas, each with a speed of its own, towards `STEP_WORK`.
+    """
+    numerator, denominator = STEP_EVIDENCE * STEP_WORK, STEP_EVIDENCE
+    for evidence in fleet:
+        used = [each for each in evidence if each.counted and not each.coarse]
+        seconds = sum(each.token_seconds for each in used) or 1.0
+        work = sum(each.work_of_tokens for each in used) / seconds
+        tokens = sum(each.generated for each in used) / seconds
+        for each in used:
+            more_tokens = each.generated - each.token_seconds * tokens
+            more_work = each.work_of_tokens - each.token_seconds * work
+            numerator -= more_work * more_tokens / each.token_seconds
+            denominator += more_tokens**2 / each.token_seconds
+    return min(max(numerator / denominator, LEAST_STEP_WORK), MOST_STEP_WORK)
+
+
+def speed(evidence: Sequence[Interval], evidence_s: float, step: float, *, counted: bool) -> float | None:
+    """Return work per second, in prompt tokens' worth; None without `evidence_s` of evidence. `step`: see `step_work`."""
     used = [each for each in evidence if each.counted is counted]
     if sum(each.busy_s for each in used) < evidence_s:
         return None
-    return sum(each.work for each in used) / sum(each.token_seconds for each in used)
+    work = sum(each.work_of_tokens + each.generated * step for each in used)
+    return work / sum(each.token_seconds for each in used)
 
 
 def restarted(before: Signals | None, after: Signals | None) -> bool:

@@ -16,8 +16,12 @@ def virtual_engines(setting: Setting, contender: Contender) -> list[VirtualEngin
     engines = setting.scenario.engines
     if contender.bound == "super":
         return [_engine(setting, 0, pooled(setting.profile, engines.count), 1.0)]
-    speeds = engines.speeds or (1.0,)
-    return [_engine(setting, index, setting.profile, speeds[index % len(speeds)]) for index in range(engines.count)]
+    speeds, parts = engines.speeds or (1.0,), engines.kv_parts or (1.0,)
+    profiles = [replace(setting.profile, kv_tokens=round(setting.profile.kv_tokens * part)) for part in parts]
+    return [
+        _engine(setting, index, profiles[index % len(parts)], speeds[index % len(speeds)])
+        for index in range(engines.count)
+    ]
 
 
 def pooled(profile: Profile, replicas: int) -> Profile:

@@ -25,6 +25,8 @@ from halffull.sim.engine_model import EngineSequence, Outcome
 from halffull.sim.engine_model import Phase as SequencePhase
 from halffull.sim.fleet import true_rate, virtual_engines
 from halffull.sim.oracle import TrueLengths
+from halffull.sim.others import Others
+from halffull.sim.rebalancing import Rebalancing
 from halffull.sim.scheduler import dispatcher_of
 from halffull.sim.setting import Setting
 from halffull.sim.sharing import Sharing
@@ -55,6 +57,8 @@ class Simulation:
             for dispatcher in self.dispatchers:
                 dispatcher.books.outputs = TrueLengths(self.demands)
         self._routers = routers
+        self._seed = seed
+        self.rebalancing = Rebalancing(self.engines, routers.rebalance_seconds or inf)
         self._watch = watch
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._ticket = count()
@@ -79,6 +83,11 @@ class Simulation:
             self._slow_down_later(change)
         for outage in self.setting.scenario.engines.outages:
             self._die_later(outage)
+        for document in self.setting.scenario.engines.others:
+            others = Others(self.setting, document, self._seed)
+            self._at(others.pause_s(), self._others_come, others)
+        if (interval_s := self._routers.rebalance_seconds) is not None:
+            self._at(interval_s, self._rebalance, interval_s)
         self._at(0.0, self._scrape, None)
         self._at(0.0, self._tick, None)
         self._next_arrival()
@@ -300,6 +309,21 @@ class Simulation:
     def _heard(self, dispatcher: Dispatcher, replicas: list[Replica]) -> None:
         """Other routers told of these replicas."""
         self._carry_out(dispatcher, dispatcher.heard(replicas, self.now))
+
+    def _rebalance(self, interval_s: float) -> None:
+        self._catch_up()
+        self.rebalancing.round(self.now)
+        for dispatcher in self.dispatchers:
+            for replica in dispatcher.books.replicas.values():
+                dispatcher.refresh(replica, self.now)
+            self._release(dispatcher)
+        self._at(self.now + interval_s, self._rebalance, interval_s)
+
+    def _others_come(self, others: Others) -> None:
+        engine = self.engines[others.replica]
+        if not engine.down and engine.submit(others.sequence(self.now), self.now):
+            self._at_end_of(engine)
+        self._at(self.now + others.pause_s(), self._others_come, others)
 
     # --- trouble
 

@@ -170,12 +170,12 @@ def test_load_of_others_is_told_and_lowers_the_weight_once() -> None:
 
     assert decision.foreign == {"b": 4.0}
     assert decision.weights["b"] == pytest.approx(1 - 4 / 5, abs=0.01)  # of five requests each, four are there already
-    assert [change.reason for _, change in changes] == ["has 4 requests of others: weight 1 -> 0.2"]
+    assert [change.reason for _, change in changes] == ["others take 80% of it: weight 1 -> 0.2"]
 
 
 def test_load_of_others_that_goes_gives_the_weight_back() -> None:
     state, _, _ = rounds(Fleet(), {"a": well, "b": lambda now: well(now, others=4.0)}, seconds=120)
-    _, decision, _ = rounds(state, {"a": well, "b": well}, start=125, seconds=100)
+    _, decision, _ = rounds(state, {"a": well, "b": well}, start=125, seconds=400)
 
     assert decision.weights == {"a": 1.0, "b": 1.0}
 
