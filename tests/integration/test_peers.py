@@ -1,5 +1,6 @@
 """Several router processes share their books: each sees the load of all; one that dies or stops does not disturb the others."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from halffull.router.peer_link import VERSION, Hello, framed
 from processes import Running, running
 from routers import address, admin, ready_replicas, status, write_config
 
@@ -221,6 +223,61 @@ def test_a_peer_without_the_secret_is_refused(tmp_path: Path, engines: list[Runn
             until(lambda: "does not know the token" in (tmp_path / "router0" / "log").read_text())
             assert connected(stranger) == 0
             assert [connected(router) for router in routers] == [1, 1]
+
+
+def peer_ports(router: Running) -> list[int]:
+    """Ports of all routers of its fleet, its own first."""
+    words = Path(f"/proc/{router.process.pid}/cmdline").read_bytes().decode().split("\0")
+    own, others = words[words.index("--peer-port") + 1], words[words.index("--peers") + 1]
+    return sorted({int(part.rpartition(":")[2]) for part in others.split(",")}, key=lambda port: port != int(own))
+
+
+def test_a_router_at_the_address_of_a_dead_one_is_another(tmp_path: Path, engines: list[Running]) -> None:
+    """A pod that is restarted in place: same address, and none of what its predecessor had counts."""
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(AssertionError, match="halffull router:"))  # the one that is killed
+        one, other, dying = stack.enter_context(fleet(tmp_path, engines, 3))
+        options = Path(f"/proc/{dying.process.pid}/cmdline").read_bytes().decode().split("\0")[4:-1]
+        options = options[options.index("--config") :]
+        before = {peer["router"] for peer in status(one)["peers"]["connected"]}
+        held = [Stream(dying) for _ in range(2)]
+        until(lambda: sum(seen(one)) == sum(seen(other)) == 2)
+        os.kill(dying.process.pid, signal.SIGKILL)
+        with running(tmp_path / "again", "router", *options) as again:
+            until(lambda: connected(one) == connected(other) == connected(again) == 2)
+            until(lambda: sum(seen(one)) == sum(seen(other)) == sum(seen(again)) == 0)
+            assert len({peer["router"] for peer in status(one)["peers"]["connected"]} - before) == 1
+            stream = Stream(again)
+            until(lambda: sum(seen(one)) == sum(seen(other)) == 1)
+            stream.close()
+        del held
+        dying.process.wait(30)
+
+
+def test_a_new_secret_counts_from_the_next_handshake_on(tmp_path: Path, engines: list[Running]) -> None:
+    with fleet(tmp_path, engines, 2) as routers:
+        others = ",".join(f"127.0.0.1:{port}" for port in peer_ports(routers[0]))
+        fresh = tmp_path / "fresh"
+        fresh.write_text("a new secret")
+        options = ["--config", str(tmp_path / "config.json"), "--peers", others, "--peer-token-file", str(fresh)]
+        with running(tmp_path / "new", "router", *options) as new:
+            until(lambda: "does not know the token" in (tmp_path / "new" / "log").read_text())
+            (tmp_path / "token").write_text("a new secret")
+            until(lambda: connected(new) == 2)
+            assert [connected(router) for router in routers] == [2, 2]
+
+
+def test_a_router_of_another_version_is_left_alone(tmp_path: Path, engines: list[Running]) -> None:
+    with fleet(tmp_path, engines, 2) as routers:
+        with socket.create_connection(("127.0.0.1", peer_ports(routers[0])[0])) as later:
+            later.sendall(framed(Hello(VERSION + 1, "later", bytes(16))))
+            later.settimeout(30)
+            with contextlib.suppress(ConnectionResetError):
+                while later.recv(4096):
+                    pass
+        log = tmp_path / "router0" / "log"
+        until(lambda: f"it speaks version {VERSION + 1}, not {VERSION}" in log.read_text())
+        assert [connected(router) for router in routers] == [1, 1]
 
 
 def test_strangers_that_say_nothing_take_no_more_than_their_share(tmp_path: Path, engines: list[Running]) -> None:
