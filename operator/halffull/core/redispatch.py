@@ -18,7 +18,9 @@ from halffull.core.values import State
 EVERY_S = 0.2
 MARGIN_S = 0.5
 MARGIN = 0.3
-"""a move must gain more than both, seconds and part of the wait that is left: predictions err, and a prefill may be lost"""
+OWN_PREFILLS = 2
+"""a move must gain more than each of these: seconds, a part of the wait that is left, and times the request's own prefill.
+Predictions err, a prefill under way is lost, and so is what a prefix cache was to keep of it"""
 SHARE_PERCENT = 50.0
 LEAST = 5
 """requests moved to gain time, of all of ten seconds and in any case"""
@@ -85,7 +87,8 @@ class Redispatch:
                 )
                 others = placement.others(exchange, context) if here > MARGIN_S else ()
                 waits = [self._there(other, exchange, context) for other in others]
-                if not waits or here - min(waits) <= max(MARGIN_S, MARGIN * here):
+                least = max(MARGIN_S, MARGIN * here, OWN_PREFILLS * work / replica.prefill_rate)
+                if not waits or here - min(waits) <= least:
                     return
                 if not self._budget.take(context.now):
                     return

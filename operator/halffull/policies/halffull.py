@@ -11,8 +11,9 @@ from halffull.policies.predicted_ttft import PredictedTtft, PredictedTtftParamet
 class HalffullParameters:
     """Parameters of policy `halffull`."""
 
-    own_weight: Annotated[float, Bounds(ge=0, le=100)] = 3.0
-    """what a second of the request's own prefill counts for beyond its wait, in seconds: it delays those that come after"""
+    own_weight: Annotated[float, Bounds(ge=0, le=100)] = 6.0
+    """what a second of the request's own prefill counts for beyond its wait, in seconds: it delays those that come after, so more
+    favours replicas that hold more of the prompt"""
     max_moves: Annotated[int, Bounds(ge=0, le=3)] = 3
     """times that a request which waits in an engine may be moved to a replica that would start it earlier; 0: never"""
 

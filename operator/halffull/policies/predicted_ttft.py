@@ -20,8 +20,9 @@ KV_WORK = 0.0012
 class PredictedTtftParameters:
     """Parameters of policy `predicted-ttft`."""
 
-    own_weight: Annotated[float, Bounds(ge=0, le=100)] = 3.0
-    """what a second of the request's own prefill counts for beyond its wait, in seconds: it delays those that come after"""
+    own_weight: Annotated[float, Bounds(ge=0, le=100)] = 6.0
+    """what a second of the request's own prefill counts for beyond its wait, in seconds: it delays those that come after, so more
+    favours replicas that hold more of the prompt"""
 
 
 class PredictedTtft(Policy):
