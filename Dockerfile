@@ -8,7 +8,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/opt/halffull/
 # The dependencies alone first: this layer is built anew only when they change.
 COPY pyproject.toml constraints.txt ./
 RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-      print(*project["dependencies"], *project["optional-dependencies"]["kv-events"], sep="\n")' \
+      extras = project["optional-dependencies"]; \
+      print(*project["dependencies"], *extras["kv-events"], *extras["tokenizer"], sep="\n")' \
       > requirements.txt \
  && pip install --no-compile --only-binary=:all: -c constraints.txt -r requirements.txt
 # Compiled here, as nothing can be written later; but not the typed API of kubernetes, of which next to nothing is loaded.

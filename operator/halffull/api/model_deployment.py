@@ -45,6 +45,8 @@ class Tokenizer(Document):
 
     bytes_per_token: Annotated[float, Field(gt=0.1, le=100)] | None = None
     """Bytes of prompt text per token to begin with; absent: 4. The router learns the real ratio from answers."""
+    file: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """Path of the model's tokenizer.json in the router's container, by which prompts are counted exactly; absent: they are estimated by the ratio."""
 
 
 class ModelDeploymentSpec(Document):

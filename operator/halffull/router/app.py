@@ -312,8 +312,13 @@ class Router:
             self._proxy.telemetry.keep(self._fleet.replicas.keys() | busy)
 
     def _tokens(self) -> dict[str, Any]:
-        ratio = self._proxy.ratio
-        return {"ratio": round(ratio.value, 3), "source": "usage" if ratio.evidence else "prior"}
+        proxy, ratio = self._proxy, self._proxy.ratio
+        learned = "usage" if ratio.evidence else "prior"
+        return {
+            "ratio": round(ratio.value, 3),
+            "source": learned if proxy.tokenizer is None else "tokenizer",
+            "error": round(proxy.token_error.value, 4) if proxy.token_error.evidence else None,
+        }
 
     # --- end
 

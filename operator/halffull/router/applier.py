@@ -6,6 +6,7 @@ all; what did not change is left alone.
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import aiohttp
 
@@ -26,6 +27,7 @@ from halffull.router.proxy import BYTES_PER_TOKEN, Proxy, Settings
 from halffull.router.recording import Recorder
 from halffull.router.scrape import Plan, Scraper
 from halffull.router.supervision import again
+from halffull.router.tokenizer import Tokenizer
 
 EndpointSource = FixedSource | SliceSource
 
@@ -75,6 +77,7 @@ class Applier:
         made = scheduler.build(document.scheduling)
         plan = self._plan(document)
         settings, tls = _settings(document), engine_tls(document.engine)
+        tokenizer = self._tokenizer(document, previous)
         moved = previous is None or _place(previous) != _place(document)
         source = self._make_source(document, plan) if moved else None
 
@@ -82,6 +85,7 @@ class Applier:
             limits = scheduler.limits(document)
             self._dispatcher.configure(made.policy, made.ordering, made.gate, limits, self._now())
         self._proxy.configure(plan.adapter, settings)
+        self._proxy.tokenizer = tokenizer
         self._log_access(document.router.access_log.sample)
         self._recorder.configure(document.router.record)
         self._kv_events.configure(document.engine.kv_events)
@@ -114,6 +118,14 @@ class Applier:
         if self._following is not None:
             self._following.cancel()
             self._following = None
+
+    def _tokenizer(self, document: RouterConfig, previous: RouterConfig | None) -> Tokenizer | None:
+        """Return what counts prompts; reading a file takes a second, so only where it is another."""
+        file = document.tokenizer.file if document.tokenizer else None
+        if file is None:
+            return None
+        same = previous is not None and previous.tokenizer is not None and previous.tokenizer.file == file
+        return self._proxy.tokenizer if same else Tokenizer(Path(file))
 
     def _plan(self, document: RouterConfig) -> Plan:
         engine = document.engine

@@ -100,7 +100,7 @@ class Passage:
         request = Request(
             id=self.request_id,
             arrived=self.arrived,
-            prompt_tokens=read.tokens + int(read.text_bytes / proxy.ratio.value) or 1,
+            prompt_tokens=proxy.estimate(read, self._body),
             stream=read.stream and self._kind.streams,
             max_tokens=read.max_tokens,
             body_bytes=len(self._body),

@@ -57,6 +57,8 @@ class Prompt:
     """UTF-8 bytes of text; images do not count"""
     tokens: int = 0
     """exact tokens, where the prompt came as token ids"""
+    estimate: int = 0
+    """tokens of the whole prompt as the router takes them to be"""
     counted: int | None = None
     """tokens of the whole prompt as the engine counted them, once it has said so"""
     model: str | None = None

@@ -27,9 +27,10 @@ from halffull.router.engines import Engines
 from halffull.router.head import Head
 from halffull.router.passage import Passage
 from halffull.router.priority import Priority, number
-from halffull.router.prompt import Prompt
+from halffull.router.prompt import Prompt, texts
 from halffull.router.resume import Allowance
 from halffull.router.telemetry import Ended, Telemetry
+from halffull.router.tokenizer import COUNTED, Tokenizer
 
 BYTES_PER_TOKEN = 4.0
 """of text, until `usage` of an answer says better"""
@@ -82,6 +83,12 @@ class Proxy:
         self.recording = False
         """witnesses want the hashes of each prompt"""
         self.ratio = Ratio(settings.bytes_per_token)
+        self.tokenizer: Tokenizer | None = None
+        """counts prompts; None: they are estimated by the ratio"""
+        self.template = Ratio(0.0, weight=1.0)
+        """tokens that a chat template adds to a prompt whose text was counted"""
+        self.token_error = Ratio(0.0, weight=1.0)
+        """how far estimates are off, over what engines count"""
         self.clients: set[Client] = set()
         self.passages: set[Passage] = set()
         """requests that are not answered yet"""
@@ -280,11 +287,21 @@ class Proxy:
             lines += b"x-session-id: %b\r\n" % request_id.encode()
         return lines
 
+    def estimate(self, prompt: Prompt, body: bytes) -> int:
+        """Return how many tokens a prompt has: by the model's tokenizer where there is one, else by the learned ratio."""
+        text = self.tokenizer.count(texts(body)) if self.tokenizer is not None and prompt.text_bytes else 0
+        text = text + int(self.template.value) if text else int(prompt.text_bytes / self.ratio.value)
+        prompt.estimate = max(prompt.tokens + text, 1)
+        return prompt.estimate
+
     def counted(self, prompt: Prompt, tokens: int | None) -> None:
         """The engine said how many tokens a prompt has; None: it did not."""
         prompt.counted = tokens
         if tokens and prompt.text_bytes:
             self.ratio.add(prompt.text_bytes, tokens)
+            self.token_error.add(abs(prompt.estimate - tokens), tokens)
+            if self.tokenizer is not None and prompt.text_bytes <= COUNTED:
+                self.template.add(tokens - prompt.estimate + int(self.template.value), 1.0)
 
     def tell(self, passage: Passage, head: Head, prompt: Prompt, body: bytes, *, status: int, reason: str) -> None:
         """Tell the witnesses how a request ended."""
