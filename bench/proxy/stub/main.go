@@ -30,6 +30,9 @@ vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="100000"} 1.0
 
 var event = []byte(`data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]}` + "\n\n")
 
+// usage is what a vLLM puts at the end of each event that is to tell usage.
+const usage = `,"usage":{"prompt_tokens":512,"total_tokens":641,"completion_tokens":129}}` + "\n\n"
+
 // tokens finds how many tokens a body asks for; to decode all of a megabyte would cost more than the proxies do. Some
 // of them write the fields in another order.
 func tokens(body []byte) (int, bool) {
@@ -66,7 +69,11 @@ func generate(w http.ResponseWriter, r *http.Request) {
 	}
 	gap := time.Duration(header(r, "x-gap-us", 0)) * time.Microsecond
 	burst := header(r, "x-burst", 1)
-	events := bytes.Repeat(event, burst)
+	one := event
+	if bytes.Contains(body, []byte(`"continuous_usage_stats":true`)) {
+		one = append(event[:len(event)-3:len(event)-3], usage...)
+	}
+	events := bytes.Repeat(one, burst)
 	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 	flusher := w.(http.Flusher)
 	for sent := 0; sent < count; sent += burst {
