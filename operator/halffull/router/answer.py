@@ -19,7 +19,7 @@ _EVENT_END = re.compile(rb"\r?\n\r?\n")
 class Answer:
     """One engine's answer to one request."""
 
-    __slots__ = ("_held", "_held_bytes", "_tail", "_unread", "closed", "events", "lines", "retry_after_s",
+    __slots__ = ("_held", "_held_bytes", "_marks", "_tail", "_unread", "closed", "events", "lines", "retry_after_s",
                  "started", "status", "usage_in")  # fmt: skip
 
     def __init__(self) -> None:
@@ -39,6 +39,7 @@ class Answer:
         self._held_bytes = 0
         self._unread = b""
         self._tail = b""
+        self._marks: tuple[bytes, ...] | None = None
 
     def begin(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
         """Note the head."""
@@ -72,7 +73,12 @@ class Answer:
         if data.find(b'"usage"') >= 0:
             self.usage_in = data
         if not self.closed:
-            # The event may come in two pieces.
-            self.closed = dialect.ends(api, self._tail + data if self._tail else data)
+            if self._marks is None:
+                self._marks = dialect.ENDS[api]
+                self.closed = not self._marks
+            piece = self._tail + data if self._tail else data  # the event may come in two pieces
+            for mark in self._marks:
+                if piece.find(mark) >= 0:
+                    self.closed = True
             self._tail = b"" if data.endswith(b"\n\n") else data[-dialect.LONGEST_END :]
         return data.count(b"data:")

@@ -78,11 +78,12 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 _ANSWER = msgspec.json.Decoder(_Answer)
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """what decoding raises where the bytes are no JSON, no UTF-8, or nested too deeply"""
-_ENDS = {
+ENDS = {
     api: tuple(mark if api is Dialect.OPENAI else b"event: " + mark for mark in marks)
     for api, marks in STREAM_ENDS.items()
 }
-LONGEST_END = max(len(mark) for marks in _ENDS.values() for mark in marks)
+"""what closes a stream, by API; nothing: any end is right"""
+LONGEST_END = max(len(mark) for marks in ENDS.values() for mark in marks)
 _RESPONSE_ID = re.compile(rb'"id":\s*"(resp_[!-~]{1,128}?)"')
 _QUIET = {
     Dialect.ANTHROPIC: (b"message_start", b"content_block_start", b"ping"),
@@ -121,11 +122,7 @@ def error_events(dialect: Dialect, failure: Failure) -> bytes:
 
 def ends(dialect: Dialect, piece: bytes) -> bool:
     """Whether a piece of a stream holds what closes it in this API; where nothing does, any end is right."""
-    markers = _ENDS[dialect]
-    for marker in markers:
-        if piece.find(marker) >= 0:
-            return True
-    return not markers
+    return not ENDS[dialect] or any(piece.find(mark) >= 0 for mark in ENDS[dialect])
 
 
 def meaning(dialect: Dialect, event: bytes) -> Event:

@@ -16,8 +16,10 @@ from halffull.engines.base import Continuing, Path, aborted, dead
 from halffull.router import usage
 from halffull.router.usage import Wish
 
-REDUCE_BYTES = 16 << 10
-"""of raw events that are kept before they are reduced to text"""
+RAW_BYTES = 32 << 20
+"""of raw events that are kept, of all streams together; each has an equal share before its events are reduced to text"""
+RAW_LEAST, RAW_MOST = 16 << 10, 64 << 10
+"""bounds of a share: at the upper one most answers end before any event of theirs had to be read"""
 MAX_BYTES = 256 << 10
 """of text of one request; a longer one is not continued"""
 TOTAL_BYTES = 64 << 20
@@ -53,6 +55,14 @@ class Allowance:
 
     def __init__(self, total_bytes: int = TOTAL_BYTES) -> None:
         self._left = total_bytes
+        self._streams = 0
+        self.raw_bytes = RAW_MOST
+        """of raw events that one stream may keep"""
+
+    def joined(self, streams: int) -> None:
+        """So many streams more, or fewer, share it."""
+        self._streams += streams
+        self.raw_bytes = min(max(RAW_BYTES // max(self._streams, 1), RAW_LEAST), RAW_MOST)
 
     def take(self, size: int) -> bool:
         """Whether so many more bytes may be kept."""
@@ -74,6 +84,8 @@ class Continuation:
         self._by = way.by
         self._wish = wish
         self._allowance = allowance
+        allowance.joined(1)
+        self._closed = False
         self._taken = 0
         self._partial = b""
         self._raw: list[bytes] = []
@@ -167,6 +179,9 @@ class Continuation:
 
     def close(self) -> None:
         """The stream is over: give its memory back."""
+        if not self._closed:
+            self._closed = True
+            self._allowance.joined(-1)
         self._allowance.give(self._taken)
         self._taken = 0
         self._possible = False
@@ -176,13 +191,14 @@ class Continuation:
 
     def _keep(self, data: bytes) -> bytes:
         """Note what the client gets, with usage; return it as the client asked for it."""
-        if data.find(b'"usage"') >= 0:
-            self.usage_in = data
         if self._possible and data:
             self._raw.append(data)
             self._raw_bytes += len(data)
-            if self._raw_bytes >= REDUCE_BYTES:
+            if self._raw_bytes >= self._allowance.raw_bytes:
                 self._reduce()
+        if data.find(b'"usage"') < 0:
+            return data
+        self.usage_in = data
         return usage.shown(data, self._wish)
 
     @property
