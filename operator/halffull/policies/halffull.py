@@ -23,8 +23,8 @@ class Halffull(PredictedTtft):
     and of gate `kv`. Cost: one pass over the candidates, for at most 16 requests of the queue per event.
 
     Use it where KV memory is tight, where prompts share beginnings, or where goodput at a goal counts (ordering `deadline`).
-    Do not use it with many routers: each has its own queue, and all release on the same event; four routers that share
-    within 5 ms cost a tenth of its p99.
+    Do not use it with many routers: each has its own queue. Four that share within 5 ms cost up to a tenth of its p99; where
+    they share nothing, half.
 
     A request is bound to a replica as late as the engine does not idle for it: until then it can still go to whichever is
     free first, and memory is promised to no more than fit. What waits in an engine all the same, since its replica turned out
