@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -26,7 +25,7 @@ from halffull.core.contracts import Rng
 from halffull.core.dispatch import Dispatcher
 from halffull.core.limits import Limits
 from halffull.engines.catalog import ENGINES
-from halffull.router import admin, metrics, scheduler, tracing
+from halffull.router import admin, garbage, metrics, scheduler, tracing
 from halffull.router.access_log import AccessLog
 from halffull.router.applier import Applier
 from halffull.router.config import Config
@@ -193,6 +192,7 @@ class Router:
                     options.host, options.port, tls.context if tls else None, reuse_port=options.reuse_port
                 )
                 await self._open_peers(stack)
+                stack.enter_context(garbage.tamed(self._proxy.telemetry.gc_pause))
                 self._due = self._loop.time()
                 self._tick()
                 self._announce(port, admin_port)
@@ -258,8 +258,6 @@ class Router:
 
     def _announce(self, port: int, admin_port: int) -> None:
         """Say where we serve: one line for people, a file for programs."""
-        gc.collect()
-        gc.freeze()  # what is here now stays; the collector need not look at it again
         host = self._options.host
         scheme = "https" if self._options.tls else "http"
         line = f"halffull router: serving {scheme}://{address(host, port)}, admin http://{address(host, admin_port)}"

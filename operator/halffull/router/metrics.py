@@ -62,6 +62,7 @@ class RouterCollector(Collector):
         yield up
         yield _counter("scrapes", "scrapes of engines' metrics", report.scraper.scrapes)
         yield _counter("scrape_failures", "scrapes that failed", report.scraper.failures)
+        yield _histogram("gc_pause_seconds", "how long the garbage collector stopped all", report.telemetry.gc_pause)
         yield _histogram("loop_delay_seconds", "how late the event loop was for a timer", report.telemetry.loop_delay)
         if report.sharing is not None:
             yield from _peers(report.sharing)

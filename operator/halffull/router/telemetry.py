@@ -33,8 +33,8 @@ TTFT_BUCKETS = (
 """seconds"""
 TPOT_BUCKETS = (0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
 """seconds per token after the first"""
-DELAY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""seconds that a timer of the event loop was late"""
+DELAY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""seconds that a timer of the event loop was late, or the garbage collector took"""
 RECENT = 512
 """first tokens per replica that percentiles in `/status` are taken of"""
 
@@ -156,6 +156,8 @@ class Telemetry:
         """times that a started stream went on at another replica"""
         self.verdicts: Counter[tuple[str, str]] = Counter()
         """(replica, verdict) of every change of what the data path thinks of a replica"""
+        self.gc_pause = Histogram(DELAY_BUCKETS)
+        """how long each run of the garbage collector took"""
         self.loop_delay = Histogram(DELAY_BUCKETS)
         """how late the event loop was for its timer: what a request that comes just then waits"""
         self.replicas: dict[str, ReplicaCounters] = {}
