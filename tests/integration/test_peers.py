@@ -115,6 +115,7 @@ def test_each_replica_is_one_routers_to_fill_first(tmp_path: Path, engines: list
 
     with fleet(tmp_path, engines, 3, policy="sal") as routers:
         until(lambda: all(sum(of_replica) == 2 for of_replica in zip(*deferred(), strict=True)))
+        until(lambda: sorted(row.count(False) for row in deferred()) == [1, 1, 2])
 
 
 def test_tokens_of_answers_under_way_are_told(tmp_path: Path, engines: list[Running]) -> None:

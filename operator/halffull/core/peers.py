@@ -13,8 +13,8 @@ from halffull.core.page import Page
 TOKENS_STEP = 256
 """tokens of answers under way that are told of; a first token, an end and a dispatch are told at once"""
 DEFERENCE_S = 0.1
-"""seconds by which a replica must be better that is a peer's to fill first. Each replica is one router's: of routers that hear
-of each other's requests milliseconds later, two would else send to the same replica, the best one, at once"""
+"""seconds by which a replica must be better that is a peer's to fill first. The routers part the replicas evenly: of routers that
+hear of each other's requests milliseconds later, two would else send to the same replica, the best one, at once"""
 CLAIM_S = 0.15
 """how long a peer's word that its request waits counts; it is repeated at each tick"""
 _NOTHING = Page()
@@ -24,10 +24,12 @@ class Peers:
     """The ledger of all peers, by name; a name is one run of one router."""
 
     def __init__(self, books: Books, wake: Callable[[], None]) -> None:
-        """`wake` is called when there is something to `take`, once until it is taken."""
+        """`wake` is called when there is something to `take`, and again when that becomes urgent."""
         self._books = books
         self._wake = wake
         self._changed: dict[str, None] = {}
+        self.urgent = False
+        """a replica waits for more than peers know: soon, or they send to it, too. What it has done can wait for company"""
         self._told: dict[str, Page] = {}
         self._heard: dict[str, dict[str, Page]] = {}
         self._numbers: dict[str, int] = {}
@@ -47,9 +49,13 @@ class Peers:
 
     def changed(self, replica: Replica) -> None:
         """Our page of a replica changed."""
-        if not self._changed:
-            self._wake()
+        first = not self._changed
         self._changed[replica.name] = None
+        told = self._told.get(replica.name, _NOTHING).load.waiting_prompt_tokens
+        urgent = replica.waiting_prompt_tokens - replica.foreign.waiting_prompt_tokens > told
+        if first or (urgent and not self.urgent):
+            self.urgent |= urgent
+            self._wake()
 
     def look(self) -> None:
         """Find pages that changed by many tokens of answers under way; to be called a few times a second."""
@@ -63,6 +69,7 @@ class Peers:
         """Return the pages that changed since the last call."""
         pages = {name: self._page(name) for name in self._changed}
         self._changed.clear()
+        self.urgent = False
         for name, page in pages.items():
             _keep(self._told, name, page)
         return pages

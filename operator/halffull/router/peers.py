@@ -1,8 +1,9 @@
 """Tells other routers of the same ModelDeployment what this one does, and puts what they tell into the books.
 
 `app` makes one `Sharing` where the command line names peers. The ledger itself is `core.peers`, a stream is `peer_link`.
-Changes wait a moment for others and are told together, at most once per millisecond and peer, so that telling costs a bounded
-share of a core however many requests and peers there are; later pages replace earlier ones. Nothing here waits for a peer.
+A request that was sent is told at once, first tokens and ends wait a moment for company, and all of it is told at most once per
+millisecond and peer, so that telling costs a bounded share of a core however many requests and peers there are; later pages replace
+earlier ones. Nothing here waits for a peer.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from halffull.router.scrape import Scraper
 
 LOG = logging.getLogger(__name__)
 TOGETHER_S = 0.02
-"""changes wait so long for others: half the messages at 15 requests/s, while p99 TTFT of `sal` on 4 routers grows by 2 % (simulated)"""
+"""first tokens and ends wait so long for others"""
 GAP_PER_PEER_S = 0.001
 TICK_S = 0.05
 LOOK_TICKS = 4
@@ -118,10 +119,7 @@ class Sharing:
             link.drop("this router ends")
 
     def owns(self, replica: Replica) -> bool:
-        """Whether it is this router that fills the replica first and asks its engine for metrics.
-
-        One beside it is, else the hash decides.
-        """
+        """Whether it is this router that asks the engine for its metrics: one beside it does, else the hash decides."""
         owned = self._owners.get(replica.name)
         if owned is None:
             routers = {link.peer: link.there for link in self.links.values()}
@@ -201,10 +199,14 @@ class Sharing:
     # --- telling
 
     def _wake(self) -> None:
-        """There is something to tell."""
-        if self.links and self._telling is None:
-            wait_s = self._told_at + GAP_PER_PEER_S * len(self.links) - self._now()
-            self._telling = self._loop.call_later(max(wait_s, TOGETHER_S), self._tell)
+        """There is something to tell, or it has become urgent."""
+        if not self.links or (self._telling is not None and not self.ledger.urgent):
+            return
+        if self._telling is not None:
+            self._telling.cancel()
+        wait_s = self._told_at + GAP_PER_PEER_S * len(self.links) - self._now()
+        wait_s = max(wait_s, 0.0 if self.ledger.urgent else TOGETHER_S)
+        self._telling = self._loop.call_later(wait_s, self._tell) if wait_s else self._loop.call_soon(self._tell)
 
     def _tell(self) -> None:
         """Tell all peers what changed."""
@@ -244,8 +246,7 @@ class Sharing:
         self._ticks += 1
         now = self._now()
         if self._ticks % LOOK_TICKS == 0:
-            for replica in self._proxy.dispatcher.books.replicas.values():
-                replica.deference_s = 0.0 if self.owns(replica) else DEFERENCE_S
+            self._share_out()
             if self.links:
                 self.ledger.look()
         if self._claimed or len(self._proxy.dispatcher.queue) or now - self._told_at >= ALIVE_S:
@@ -253,6 +254,14 @@ class Sharing:
         for link in [*self.links.values(), *self._opening]:
             if now - link.heard_at > (SILENCE_S if link.proved else HANDSHAKE_S):
                 link.drop("it is silent")
+
+    def _share_out(self) -> None:
+        """Part the replicas evenly among the routers, each to fill its own first: all see the same names, and part them alike."""
+        routers = sorted([*self.links, self.name])
+        replicas = self._proxy.dispatcher.books.replicas
+        for place, name in enumerate(sorted(replicas)):
+            mine = routers[place % len(routers)] == self.name
+            replicas[name].deference_s = 0.0 if mine else DEFERENCE_S
 
     def _expire(self, peer: str) -> None:
         """A lost peer did not come back."""
