@@ -103,11 +103,11 @@ def test_every_metric_of_the_operator_is_explained() -> None:
 
 
 def test_every_metric_of_the_router_is_explained() -> None:
-    pattern = r'(?:_gauge|_counter|_by_reason|_histograms)\("(\w+)"|PREFIX \+ "(\w+[a-z])"'
+    pattern = r'(?:_gauge|_counter|_by_reason|_histograms?)\("(\w+)"|PREFIX \+ "(\w+[a-z])"'
     named = {one or other for one, other in metrics_named_in("router/metrics.py", pattern)}
     assert len(named) > 10
     for name in named:
-        assert re.search(rf"`{name}(_total)?`", page("monitoring")), name
+        assert re.search(rf"`{name}(_total)?`", page("metrics")), name
 
 
 def test_every_reason_of_a_condition_is_explained() -> None:
