@@ -3,6 +3,7 @@
 import json
 import signal
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import yaml
 
@@ -108,3 +109,20 @@ def test_new_engines_that_do_not_start_leave_the_old_ones(up, file, eventually):
     write(file, document(args=("--speedup", "20"), policy="sal"))
     running_up.said(r"policy round-robin -> sal applied")
     assert ready(admin) == sorted(before)
+
+
+def test_from_zero_a_request_waits_for_the_first_engine(up, file, eventually):
+    queue = {"queue": {"noReplicaSeconds": 60, "timeoutSeconds": 60}}
+    nothing, one = document(replicas=0), document(replicas=1)
+    for each in (nothing, one):
+        each["spec"]["scheduling"] |= queue
+    write(file, nothing)
+    url, admin = up(file).serving()
+    body = json.dumps({"model": "model-of-llama", "prompt": "one two three", "max_tokens": 5}).encode()
+    request = urllib.request.Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"})
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(urllib.request.urlopen, request, timeout=90)
+        eventually(lambda: get(f"{admin}/status")["queue"]["requests"] == 1)
+        write(file, one)
+        with answer.result() as response:
+            assert json.load(response)["usage"]["completion_tokens"] == 5

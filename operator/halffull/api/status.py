@@ -120,6 +120,8 @@ class ModelDeploymentStatus(Document):
     """Label selector of the engine pods, for a HorizontalPodAutoscaler."""
     replica_counts: ReplicaCounts = ReplicaCounts()
     """Replicas by state."""
+    desired_replicas: Natural | None = None
+    """Replicas that the load asks for, for an autoscaler; absent while too little was seen."""
     summary: Summary = Summary()
     """The columns of `kubectl get mdep`."""
     routers: Annotated[Items[RouterStatus], ListMap("name")] = ()

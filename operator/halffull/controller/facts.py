@@ -39,6 +39,8 @@ class Facts:
     pressures: Mapping[str, float] = field(default_factory=dict)
     answers: Mapping[str, RouterAnswer] = field(default_factory=dict)
     """of routers"""
+    desired: int | None = None
+    """replicas that the load asks for"""
     engine_pods: int | None = None
     """pods that the engine Deployment counts, those without an address included; None: not ours"""
 

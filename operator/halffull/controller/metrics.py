@@ -4,6 +4,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from halffull.controller.names import Key
+from halffull.core.scaling import Demand
+
 
 class Metrics:
     """Everything that the operator counts."""
@@ -40,6 +43,31 @@ class Metrics:
             "Weights, suspensions and trust of replicas that were changed.",
             registry=self.registry,
         )
+        labels = ["namespace", "model_deployment"]
+        self._desired = Gauge(
+            "halffull_operator_desired_replicas", "Replicas that the load asks for.", labels, registry=self.registry
+        )
+        self._demand = Gauge(
+            "halffull_operator_demand_replicas",
+            "KV cache in use and requests that wait, in replicas, as last seen.",
+            labels,
+            registry=self.registry,
+        )
+        self.scale: dict[Key, Demand] = {}
+        """the scale signal of each ModelDeployment"""
+
+    def demand(self, key: Key, demand: Demand) -> None:
+        """Show what the scale signal of a ModelDeployment is now."""
+        self.scale[key] = demand
+        if demand.desired is not None:
+            self._desired.labels(*key).set(demand.desired)
+            self._demand.labels(*key).set(demand.samples[-1].demand)
+
+    def forget(self, key: Key) -> None:
+        """A ModelDeployment is gone, or another operator follows it now."""
+        if self.scale.pop(key, None) is not None:
+            self._desired.remove(*key)
+            self._demand.remove(*key)
 
 
 def application(metrics: Metrics) -> web.Application:
@@ -51,6 +79,15 @@ def application(metrics: Metrics) -> web.Application:
     async def health(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
+    async def scale(request: web.Request) -> web.Response:
+        key = Key(request.match_info["namespace"], request.match_info["name"])
+        demand = metrics.scale.get(key)
+        if demand is None or demand.desired is None:
+            return web.json_response({"error": "not known here"}, status=404)
+        seen = round(demand.samples[-1].demand, 3)
+        return web.json_response({"desiredReplicas": demand.desired, "demandReplicas": seen})
+
     app = web.Application()
     app.add_routes([web.get("/metrics", exposition), web.get("/healthz", health), web.get("/readyz", health)])
+    app.add_routes([web.get("/scale/{namespace}/{name}", scale)])
     return app

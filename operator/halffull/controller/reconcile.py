@@ -229,6 +229,7 @@ class Reconciler:
             speeds=decision.speeds if decision else {},
             pressures=decision.pressures if decision else {},
             answers=record.answers,
+            desired=record.demand.desired,
             engine_pods=pods.document["replicas"] if pods else None,
         )
 

@@ -9,6 +9,7 @@ from halffull.controller.facts import RouterAnswer
 from halffull.controller.names import Key, Ref
 from halffull.controller.scrape import Credentials
 from halffull.core.balance import Change, Decision, Fleet
+from halffull.core.scaling import Demand
 from halffull.core.values import Signals
 
 Document = dict[str, Any]
@@ -65,6 +66,8 @@ class Record:
     fleet: Fleet | None = None
     """the rebalancer's state; None: begins with the published weights"""
     decision: Decision | None = None
+    demand: Demand = field(default_factory=Demand)
+    """what the scale signal goes by"""
     changes: list[Change] = field(default_factory=list)
     """of weights, not published yet"""
     credentials: Credentials = field(default_factory=Credentials)

@@ -7,6 +7,7 @@ reconcile publishes them.
 import asyncio
 from collections.abc import Callable, Mapping
 from random import Random
+from typing import Any
 
 from halffull.controller.endpoints import Endpoint
 from halffull.controller.facts import RouterAnswer
@@ -16,7 +17,7 @@ from halffull.controller.observed import Observed
 from halffull.controller.readings import balance_settings, carried, reading
 from halffull.controller.records import Record, Records
 from halffull.controller.scrape import Scraper
-from halffull.core import balance
+from halffull.core import balance, scaling
 from halffull.core.values import Signals
 from halffull.engines.catalog import ENGINES
 
@@ -59,6 +60,7 @@ class Rounds:
     def leave(self, key: Key) -> None:
         """End the loop of a ModelDeployment."""
         loop = self._loops.pop(key, None)
+        self._metrics.forget(key)
         if loop is not None:
             loop.cancel()
             del self._pokes[key]
@@ -128,8 +130,24 @@ class Rounds:
         fleet = balance.observe(record.fleet, readings(engines, record.signals, record.answers), now, settings)
         record.fleet, record.decision = balance.rebalance(fleet, now, settings)
         record.changes += record.decision.changes
+        serving = {engine.name: record.signals.get(engine.name) for engine in engines if not engine.terminating}
+        wanted = wanted_replicas(document, len(serving))
+        record.demand = scaling.scaled(record.demand, serving, queued(record.answers), wanted, now=now)
+        self._metrics.demand(key, record.demand)
         self._metrics.rebalanced.inc(len(record.decision.changes))
         self._wake(key)
+
+
+def wanted_replicas(document: Mapping[str, Any], found: int) -> int:
+    """Return the replicas that are asked for: as the resource says where it starts them, else those that are found."""
+    spec = document["spec"]
+    return int(spec.get("replicas", 1)) if "template" in spec["engine"] else found
+
+
+def queued(answers: Mapping[str, RouterAnswer]) -> int:
+    """Return the requests that wait in all routers."""
+    queues = [(answer.document or {}).get("queue") or {} for answer in answers.values()]
+    return sum(int(queue.get("requests") or 0) for queue in queues)
 
 
 def readings(

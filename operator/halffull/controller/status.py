@@ -58,6 +58,7 @@ def status(
         policy=config.scheduling.policy,
         selector=_selector(owner),
         replica_counts=pods,
+        desired_replicas=facts.desired,
         summary=Summary(
             ready=f"{pods.ready}/{wanted}",
             waiting=_waiting(rows, facts),

@@ -201,7 +201,7 @@ async def test_a_status_is_written_once_a_second_at_most() -> None:
 async def test_nothing_is_written_while_nothing_changes() -> None:
     server = Server()
     async with running(Operator(server, Engines(server))):
-        await asyncio.sleep(70)
+        await asyncio.sleep(400)  # until the scale signal has settled, too
         writes, statuses = len(server.written), len(server.statuses)
         await asyncio.sleep(3600)
 

@@ -132,3 +132,17 @@ async def test_a_loop_ends_with_its_record() -> None:
     record.config = None
     await asyncio.sleep(60)
     assert len(fleet.engines_asked) == count + 1
+
+
+@on_virtual_time
+async def test_what_the_load_asks_for_is_known_after_each_round() -> None:
+    fleet, woken = Fleet(), []
+    rounds, record = parts(fleet, woken)
+    rounds.follow(KEY)
+    await asyncio.sleep(60)
+    rounds.stop()
+
+    assert (
+        record.demand.samples[-1].demand == 1 + 2 / 8
+    )  # two engines half full, a request each that waits to eight that run
+    assert record.demand.desired == 3  # fewer might do, but one engine does not tell
