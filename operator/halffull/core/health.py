@@ -99,7 +99,7 @@ class Health:
 
         `prefill_s`: time to prefill what the replica holds; `streams`: whether any request in flight would be heard.
         """
-        if self.heard or not streams:
+        if self.heard or not streams or not self.heard_at:  # 0: never listened to; silence begins now
             if self.heard and streams and self.heard_at:
                 self.rest_s = max(now - self.heard_at, REST_KEPT * self.rest_s)
             self.heard_at, self.heard = now, False

@@ -133,3 +133,10 @@ def test_the_budget_is_never_exceeded(events: list[tuple[bool, float]]) -> None:
             sent.append(now)
         window = [t for t in sent if t > now - 5]
         assert len(window) <= max(2, 0.5 * len([t for t in arrived if t > now - 15]) + 1)
+
+
+def test_a_new_replica_is_not_silent_since_the_clock_began() -> None:
+    health = Health()
+    assert health.listen(1000.0, 0.0, streams=True) is None
+    assert health.listen(1000.0 + SILENCE_FLOOR_S, 0.0, streams=True) is None
+    assert health.listen(1000.1 + SILENCE_FLOOR_S, 0.0, streams=True) is Verdict.SUSPECT
