@@ -28,7 +28,9 @@ class Placement:
         """in no order; each knows its place"""
         self.policy = policy
         self.gate = gate
+        self._late = gate.late
         self._stirred: dict[Replica, None] = {}
+        """with a late gate: candidates that changed since what waits was offered to all"""
         self._adapters = False
         """some request waits, or waited, for the few replicas that serve its adapter"""
 
@@ -70,15 +72,18 @@ class Placement:
         """Its books changed."""
         if replica.place >= 0:
             self.policy.changed(replica)
-            self._stirred[replica] = None
+            if self._late:
+                self._stirred[replica] = None
 
     def stir(self) -> None:
         """Time has passed: look at every candidate again."""
-        self._stirred = dict.fromkeys(self.candidates)
+        if self._late:
+            self._stirred = dict.fromkeys(self.candidates)
 
     def settle(self) -> None:
         """What waits has been offered to all that changed."""
-        self._stirred.clear()
+        if self._stirred:
+            self._stirred.clear()
 
     def choose(self, exchange: Exchange, context: Context) -> Replica | None:
         """Return the replica for a request, or None: it waits."""

@@ -67,9 +67,12 @@ class Sal(Ranked):
                 if missing > 0:
                     wait = max(wait, weight * missing / replica.kv_free_rate(now))
             wait += replica.deference_s
-            if wait < least or (wait == least and replica.in_flight < fewest):
-                ties, least, fewest = [replica], wait, replica.in_flight
-            elif wait == least and replica.in_flight == fewest:
+            if wait > least:
+                continue
+            in_flight = replica.in_flight
+            if wait < least or in_flight < fewest:
+                ties, least, fewest = [replica], wait, in_flight
+            elif in_flight == fewest:
                 ties.append(replica)
         return ties[context.rng.randrange(len(ties))] if len(ties) > 1 else ties[0]
 
