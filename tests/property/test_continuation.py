@@ -109,6 +109,7 @@ def relay(going_on: Continuation, data: bytes, pieces: list[int]) -> bytes:
     deaths=st.lists(st.tuples(st.floats(0, 1), st.lists(st.integers(1, 300), max_size=8)), max_size=3),
 )
 def test_deaths_at_any_byte_change_nothing(
+    *,
     chat: bool,
     make: Engine,
     limit: int,

@@ -10,7 +10,7 @@ from pathlib import Path
 try:
     import tokenizers
 except ImportError:  # the extra is not installed
-    tokenizers = None
+    tokenizers = None  # type: ignore[assignment]
 
 COUNTED = 16_384
 """characters of a prompt that are counted: about 4,000 tokens, some milliseconds"""
