@@ -9,7 +9,7 @@ ARGS ?=
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo test check format crds image e2e test-vllm chaos fuzz bench bench-proxy bench-policies bench-schedulers figures constraints clean
+.PHONY: help venv binaries demo test check format crds image e2e test-vllm chaos fuzz bench bench-proxy bench-policies bench-operator bench-schedulers figures constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ bench-policies: venv ## measure one decision of each policy
 
 figures: venv ## simulate every policy for the table in docs/policies.md: some minutes
 	.venv/bin/python docs/figures.py
+
+bench-operator: venv binaries ## measure the operator: 500 resources, 100 engines; scrapes with up to 64 routers
+	.venv/bin/python bench/run.py operator $(ARGS)
 
 bench-schedulers: venv ## judge the schedulers by simulation: ARGS='--traces DIR', ARGS=--quick
 	.venv/bin/python bench/run.py schedulers $(ARGS)
