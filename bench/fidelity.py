@@ -184,7 +184,7 @@ async def measured(each: Workload, calls: list[Call]) -> tuple[list[Outcome], fl
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "up.yaml"
         file.write_text(yaml.safe_dump(document(each)))
-        with up(file) as url:
+        with up(file) as (url, _):
             async with Client(Target(url, "m", api="completions"), Prompts(1)) as client:
                 await warm_up(client)
                 before = processor_seconds()
@@ -221,21 +221,21 @@ def document(each: Workload) -> dict[str, Any]:
 
 
 @contextmanager
-def up(file: Path) -> Iterator[str]:
-    """Run `halffull up`; the URL of its router."""
+def up(file: Path) -> Iterator[tuple[str, str]]:
+    """Run `halffull up`; the URLs of its router and of the admin port."""
     command = [sys.executable, "-m", "halffull", "up", "--port", "0", "--admin-port", "0", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield _url(process)
+            yield _urls(process)
         finally:
             process.terminate()
             process.communicate()
 
 
-def _url(process: "subprocess.Popen[str]") -> str:
+def _urls(process: "subprocess.Popen[str]") -> tuple[str, str]:
     for line in process.stdout or ():
-        if found := re.search(r" at (http://\S+)/v1", line):
-            return found[1]
+        if found := re.search(r" at (http://\S+)/v1, .* admin (\S+)$", line):
+            return found[1], found[2]
     raise RuntimeError("halffull up did not start")
 
 

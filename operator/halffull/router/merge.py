@@ -27,12 +27,22 @@ def status(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     merged["draining"] = any(document["draining"] for document in documents)
     merged["queue"] = _sums([document["queue"] for document in documents])
     merged["requests"] = _sums([document["requests"] for document in documents])
+    merged["recording"] = _recording([document["recording"] for document in documents if document["recording"]])
     pages: dict[str, list[dict[str, Any]]] = {}
     for document in documents:
         for page in document["replicas"]:
             pages.setdefault(page["name"], []).append(page)
     merged["replicas"] = [_replica(found) for _, found in sorted(pages.items())]
     return merged
+
+
+def _recording(pages: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Each worker records into a file of its own."""
+    if not pages:
+        return None
+    counts = {name: sum(page[name] for page in pages) for name in ("recorded", "dropped")}
+    error = next((page["error"] for page in pages if page["error"]), None)
+    return {"file": ", ".join(str(page["file"]) for page in pages), **counts, "error": error}
 
 
 def decisions(documents: Sequence[dict[str, Any]], count: int) -> dict[str, Any]:

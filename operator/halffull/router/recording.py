@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -193,12 +194,13 @@ def block_key(secret: bytes | None, beside: Path) -> bytes:
     Raises OSError where the file can be neither read nor made.
     """
     if not secret:
-        path = beside.with_name(f"{beside.stem}.key")
-        try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(16))
-        except FileExistsError:
-            pass
+        path = beside.with_name("recording.key")
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")  # whole at once: other workers may be at it, too
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(16))
+        with suppress(FileExistsError):
+            os.link(fresh, path)
+        fresh.unlink()
         secret = path.read_bytes()
     return blake2b(b"blocks of prompts", key=secret[:64], digest_size=16).digest()
 

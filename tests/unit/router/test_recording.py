@@ -146,4 +146,6 @@ def test_without_a_common_secret_the_key_is_kept_beside_the_recording(tmp_path: 
     key = block_key(None, tmp_path / "r.jsonl")
     assert key == block_key(None, tmp_path / "r.jsonl")
     assert key != block_key(SECRET, tmp_path / "r.jsonl")
-    assert (tmp_path / "r.key").stat().st_mode & 0o077 == 0
+    assert key == block_key(None, tmp_path / "another-worker.jsonl")
+    assert (tmp_path / "recording.key").stat().st_mode & 0o077 == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["recording.key"]
