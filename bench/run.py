@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import fidelity
+import operator_cost
 import overload
 import path
 import peers
@@ -23,14 +24,15 @@ QUESTIONS = {
     "prefixes": (prefixes, "how far the index of prefixes is from what engines count, with and without KV events"),
     "overload": (overload, "what three times the engines' capacity does to throughput, memory and refusals"),
     "peers": (peers, "what it costs that routers share their books, and how close several come to one"),
+    "operator": (operator_cost, "what the operator costs with 500 resources, and what watching 100 engines costs"),
     "redispatch": (redispatch, "what moving requests that wait in engines gains, in simulation"),
     "reference": (reference, "whether the simulator agrees with an independent one of the same engine model"),
     "schedulers": (judge, "which scheduler is ahead in simulation, and whether the goals hold; 40 minutes"),
     "proxy": (compare, "what a request and a streamed chunk cost the router, next to other proxies"),
 }
 
-LONG = {"schedulers", "reference"}
-"""simulations, which do not depend on this machine's speed"""
+LONG = {"operator", "schedulers", "reference"}
+"""simulations, which do not depend on this machine's speed; and what needs a control plane"""
 
 
 def main() -> int:
