@@ -73,9 +73,11 @@ class Server:
 class Engines:
     """In place of HTTP: `slow:1` runs at the given share of the speed of `fast:1`; the router applies what it is told."""
 
-    def __init__(self, server: Server, share: float = 1.0) -> None:
+    def __init__(self, server: Server, share: float = 1.0, *, booked: bool = False) -> None:
+        """`booked`: the router has eight requests at each, and sees their tokens."""
         self.server = server
         self.share = share
+        self.booked = booked
         self._tokens = {"fast:1": 0.0, "slow:1": 0.0}
         self._at = 0.0
 
@@ -88,7 +90,9 @@ class Engines:
 
     async def routers(self, endpoints: Iterable[Endpoint], *_: Any) -> dict[str, RouterAnswer]:
         hash_ = self.server.config()["hash"]
-        return {e.name: RouterAnswer({"config": {"hash": hash_}, "policy": "sal", "replicas": []}) for e in endpoints}
+        pages = [{"name": name, "inFlight": 8, "seenTokens": int(seen)} for name, seen in self._tokens.items()]
+        document = {"config": {"hash": hash_}, "policy": "sal", "replicas": pages if self.booked else []}
+        return {e.name: RouterAnswer(document) for e in endpoints}
 
 
 class Operator:
@@ -235,6 +239,28 @@ async def test_a_slow_replica_gets_a_weight_that_is_renewed_and_lifted() -> None
         renewed = server.config()["balance"]["renewed"]
         await asyncio.sleep(120)
         assert server.config()["balance"]["renewed"] == renewed
+
+
+@on_virtual_time
+async def test_a_replica_that_stands_still_is_suspended_told_once_and_tried_again() -> None:
+    server = Server()
+    engines = Engines(server, booked=True)
+    async with running(Operator(server, engines)):
+        await asyncio.sleep(60)
+        assert server.config()["balance"]["replicas"] == {}
+        engines.share = 0.0
+        await asyncio.sleep(60)
+        entry = server.config()["balance"]["replicas"]["slow:1"]
+        assert entry["suspended"]
+        assert "no token for 30 s" in entry["reason"]
+        row = next(row for row in server.statuses[-1][1]["replicas"] if row["name"] == "slow:1")
+        assert (row["suspended"], row["reason"]) == (True, entry["reason"])
+        assert (server.events.count("ReplicaSuspended"), server.events.count("ReplicaResumed")) == (1, 0)
+
+        engines.share = 1.0
+        await asyncio.sleep(300)
+        assert server.config()["balance"]["replicas"] == {}
+        assert (server.events.count("ReplicaSuspended"), server.events.count("ReplicaResumed")) == (1, 1)
 
 
 @on_virtual_time
