@@ -6,6 +6,7 @@ first tokens come. The engine model is the same on both sides; each side drives 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
@@ -13,8 +14,10 @@ import pytest
 from differential.virtual_router import VirtualRouter, in_sessions
 from halffull.core.dispatch import Dispatcher
 from halffull.core.exchange import Exchange
+from halffull.core.limits import Limits
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
+from halffull.router.scheduler import build
 from halffull.router.telemetry import Decision
 from halffull.sim.profiles import PROFILES
 from halffull.sim.saturation import saturated_throughput
@@ -32,6 +35,8 @@ SCHEDULING = {
     "slo": {"ttftSeconds": 2},
     "parameters": {"limit": {"maxInFlight": 9}},
 }
+UNBOUNDED = {"queue_requests": 1 << 60, "queue_bytes": 1 << 60, "queue_timeout_s": 1e12, "signals_s": 5.0}
+SWAP_S = 0.313
 
 
 def trace() -> list[Call]:
@@ -59,6 +64,17 @@ class Recorded(Simulation):
         in_sessions(self.demands)
         self.decisions: list[Decision] = []
 
+    def swap_at(self, moment: float, policy: str) -> None:
+        made = build(contender(policy, **SCHEDULING).scheduling)
+        only = self.dispatchers[0]
+
+        def swap(_: None) -> None:
+            self._catch_up()
+            only.configure(made.policy, made.ordering, made.gate, Limits(ttft_goal_s=2.0, **UNBOUNDED), self.now)
+            self._release(only)
+
+        self._at(moment, swap, None)
+
     def _send(self, dispatcher: Dispatcher, exchange: Exchange) -> Sequence[Exchange]:
         request, there = exchange.request, exchange.replica
         self.decisions.append(
@@ -77,10 +93,15 @@ def plan(load: float = 2.0, **clients) -> Setting:
     )  # fmt: skip
 
 
-async def alike(setting: Setting, name: str, ordering: str | None = None, gate: str | None = None) -> Recorded:
-    """Run both, and compare."""
+async def alike(
+    setting: Setting, name: str, ordering: str | None = None, gate: str | None = None, swaps: Sequence[str] = ()
+) -> Recorded:
+    """Run both, and compare; `swaps` are policies that take over, one after the other."""
     scheduler = contender(name, ordering, gate, **SCHEDULING)
     simulated, routed = Recorded(setting, scheduler, 1), VirtualRouter(setting, scheduler, 1)
+    for number, other in enumerate(swaps, start=1):
+        simulated.swap_at(number * SWAP_S, other)
+        routed.at(number * SWAP_S, partial(routed.swap, contender(other, **SCHEDULING).scheduling))
     simulated.run()
     await routed.play()
     theirs, ours = routed.decisions, simulated.decisions
@@ -107,6 +128,12 @@ async def test_every_policy(policy: str) -> None:
 @pytest.mark.parametrize("ordering", ORDERINGS)
 async def test_every_ordering_under_late_binding(ordering: str) -> None:
     await alike(plan(urgent=0.3), "halffull", ordering, "kv")
+
+
+async def test_policies_that_are_swapped_under_load() -> None:
+    """Each takes the fleet over as it is, queue and all."""
+    simulated = await alike(plan(), "round-robin", swaps=[*POLICIES, *reversed(POLICIES)])
+    assert simulated.now > SWAP_S * len(POLICIES)
 
 
 async def test_engines_queue_and_preempt() -> None:

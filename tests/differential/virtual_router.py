@@ -13,6 +13,7 @@ from random import Random
 
 from halffull.api.router_config import EngineTarget, RouterConfig, Source
 from halffull.api.scenario import Contender
+from halffull.api.scheduling import Scheduling
 from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
 from halffull.engines.catalog import ENGINES
@@ -75,6 +76,16 @@ class VirtualRouter:
             self.now, _, act = heappop(self._events)
             act()
             await asyncio.sleep(0)
+
+    def swap(self, scheduling: Scheduling) -> None:
+        """Let another policy take over, as a new configuration does."""
+        document = RouterConfig(
+            model_deployment=Source(name=MODEL), model=MODEL, engine=EngineTarget(), scheduling=scheduling
+        )
+        made = scheduler.build(scheduling)
+        limits = scheduler.limits(document)
+        self.proxy.dispatcher.configure(made.policy, made.ordering, made.gate, limits, self.now)
+        self.proxy.release()
 
     def at(self, moment: float, act: Callable[[], None]) -> None:
         """Do something at a moment."""
