@@ -126,3 +126,22 @@ def test_from_zero_a_request_waits_for_the_first_engine(up, file, eventually):
         write(file, one)
         with answer.result() as response:
             assert json.load(response)["usage"]["completion_tokens"] == 5
+
+
+def test_a_replica_that_the_file_drains_gets_nothing_new(up, file, eventually):
+    write(file, document())
+    running_up = up(file)
+    url, admin = running_up.serving()
+    drained = ready(admin)[0]
+    one = document()
+    one["spec"]["engine"]["drain"] = [drained]
+    write(file, one)
+
+    eventually(lambda: replicas(admin)[drained]["state"] == "Draining")
+    body = json.dumps({"model": "model-of-llama", "prompt": "one two three", "max_tokens": 2}).encode()
+    for _ in range(4):
+        request = urllib.request.Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert response.headers["x-halffull-replica"] != drained
+    write(file, document())
+    eventually(lambda: drained in ready(admin))
