@@ -99,10 +99,10 @@ class Redispatch:
                 behind += 1
 
     def _there(self, replica: Replica, exchange: Exchange, context: Context) -> float:
-        """Return the seconds until a request would start that were sent there now."""
+        """Return the seconds until a request would start that were sent there now; longer where a peer fills the replica first."""
         request = exchange.request
         cached = context.books.prefixes.matches(request).get(replica.name, 0)
-        return start_s(
+        return replica.deference_s + start_s(
             replica,
             context,
             work=replica.prefill_work + prefill_work(request.prompt_tokens, cached),
