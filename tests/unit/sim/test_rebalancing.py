@@ -73,6 +73,16 @@ def test_a_step_change_is_answered_at_once_and_no_more(seed: int) -> None:
     assert weights[-1] == pytest.approx(0.4, rel=0.15)
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_long_prompts_and_short_answers_do_not_make_a_slow_replica_look_slower(seed: int) -> None:
+    """Most of the time nothing decodes: what an engine does then is not in the time between tokens."""
+    code = {"workload": "code", "arrivals": "poisson", "rate": 5.3, "requests": 2400}
+    changes = played("round-robin", seed, {"count": 3, "speeds": [1, 1, 0.5]}, **code).rebalancing.changes
+
+    assert [change.replica for _, change in changes] == ["2"]
+    assert changes[0][1].after == pytest.approx(0.5, rel=0.2)
+
+
 def test_actions_are_few_whatever_happens() -> None:
     trouble = {
         "speeds": [1, 0.5, 0.8, 0.3],
