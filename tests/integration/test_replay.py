@@ -42,10 +42,11 @@ def test_recorded_requests_are_simulated_under_other_policies(up, file, tmp_path
     )
     assert all(len(entry["hash_ids"]) == (entry["prompt_bytes"] + 1) // 512 for entry in entries)
     figures = tmp_path / "figures.json"
-    run(
+    said = run(
         "simulate", "--trace", recording, "--policies", "least-requests,sal", "--replicas", 2, "--seeds", 1,
         "--json", figures,
     )  # fmt: skip
+    assert said.lstrip().startswith("llama.jsonl, 2 replicas")
     told = json.loads(figures.read_text())
     assert [contender["name"] for contender in told["contenders"]] == ["least-requests", "sal"]
     assert told["rate"] == pytest.approx(60 / 5.9, rel=0.2), "requests come as they came"

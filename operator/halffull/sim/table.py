@@ -1,6 +1,7 @@
 """Prints a comparison as a table for people. Called by `simulate`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table
 
@@ -76,8 +77,9 @@ def title(setting: Setting, *, load: bool = True) -> str:
     scenario = setting.scenario
     routers = f", {scenario.routers.count} routers" if scenario.routers.count > 1 else ""
     at = f", load {setting.load:.2f} ({setting.rate:.1f} requests/s)" if load else ""
+    recorded = setting.calls[0].live is not None and scenario.trace is not None
     return (
-        f"{scenario.workload}, {scenario.engines.count} replicas{at}{routers}, "
+        f"{Path(scenario.trace or '').name if recorded else scenario.workload}, {scenario.engines.count} replicas{at}{routers}, "
         f"{scenario.seeds} seeds of {len(setting.calls)} requests"
     )
 
