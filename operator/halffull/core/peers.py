@@ -142,7 +142,11 @@ class Peers:
         replica = self._books.replicas.get(name)
         if replica is not None:
             after = page or _NOTHING
-            replica.told(before or _without_load(after), after, now)
+            known = before or _without_load(after)
+            done = known.load.prefill_work - after.load.prefill_work
+            if after.starts > known.starts and done > 0:  # a step prefills for several routers: its time is not ours alone
+                self._books.learn(replica, done, now)
+            replica.told(known, after, now)
         return replica
 
 
