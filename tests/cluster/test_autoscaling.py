@@ -29,7 +29,7 @@ def test_the_samples_apply_and_the_scale_is_there(cluster: ControlPlane, root, n
     path = f"/apis/{target['apiVersion']}/namespaces/{namespace}/modeldeployments/{target['name']}/scale"
     assert json.loads(cluster.kubectl("get", "--raw", path))["spec"]["replicas"] == 1
     cluster.kubectl("scale", "-n", namespace, f"mdep/{target['name']}", "--replicas", "0")
-    assert json.loads(cluster.kubectl("get", "--raw", path))["spec"]["replicas"] == 0
+    assert cluster.get("mdep", target["name"], "-n", namespace)["spec"]["replicas"] == 0
 
 
 def test_samples_ask_for_the_metric_that_the_operator_serves(blocks) -> None:
