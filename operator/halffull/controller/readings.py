@@ -40,6 +40,8 @@ def reading(signals: Signals | None, replica: str, routers: Sequence[Mapping[str
         signals,
         in_flight=sum(int(row.get("inFlight") or 0) for row in rows) if whole else None,
         prefill_rate=median(learned) if learned else None,
+        prefill_s=sum(int(row.get("prefillTokens") or 0) for row in rows)
+        / (median(learned) if learned else PREFILL_RATE),
         seen_tokens=sum(int(row.get("seenTokens") or 0) for row in rows) if whole else None,
         down=bool(rows) and all(row.get("state") == "Down" for row in rows),
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import exp, inf
 
+from halffull.core.health import PREFILL_FACTOR
 from halffull.core.speed import MIN_RUNNING, Interval, interval, restarted, speed, step_work
 from halffull.core.trust import Finding, Look, judge, kept
 from halffull.core.values import Signals
@@ -74,6 +75,8 @@ class Reading:
     """prompt tokens/s that the routers have learned, the median over routers; used where engines count no tokens"""
     seen_tokens: int | None = None
     """tokens of answers that the routers have seen so far, prompts included; None: as for `in_flight`"""
+    prefill_s: float = 0.0
+    """time that it needs for the prompts that wait there, as the routers have learned"""
     down: bool = False
     """whether its routers or discovery have taken it out"""
 
@@ -97,6 +100,8 @@ class Page:
     last: Reading = field(default_factory=Reading)
     evidence: tuple[Interval, ...] = ()
     looks: tuple[Look, ...] = ()
+    moved_at: float = 0.0
+    """when a token was last seen to be made, or nothing was there to make one for"""
     suspended: str = ""
     """why it is suspended; empty: it is not"""
     suspended_at: float | None = None
@@ -240,12 +245,15 @@ def _read(page: Page, reading: Reading, now: float, limits: Settings) -> Page:
     while evidence and (busy - evidence[0].busy_s >= limits.window_s or now - evidence[0].until > limits.memory_s):
         busy -= evidence[0].busy_s
         evidence = evidence[1:]
-    looks = kept(page.looks, _look(reading, now))
+    look = _look(reading, now)
+    still = page.looks and (look.made, look.seen) == (page.looks[-1].made, page.looks[-1].seen)
+    moved_at = page.moved_at if still and (look.held or look.booked) else now
+    looks = kept(page.looks, look)
     if restarted(before, after):  # another process: what the last one was suspended for is over
         page = replace(page, suspended_at=-inf if page.suspended else page.suspended_at)
         looks = looks[-1:]
     read_at = now if after is not None else page.read_at
-    return replace(page, read_at=read_at, last_at=now, last=reading, evidence=evidence, looks=looks)
+    return replace(page, read_at=read_at, last_at=now, last=reading, evidence=evidence, looks=looks, moved_at=moved_at)
 
 
 def _look(reading: Reading, now: float) -> Look:
@@ -285,7 +293,11 @@ def _suspend(
         changes.append(Change(name, page.weight, page.weight, "is tried again with one request", Act.RESUMED))
     out = sum(bool(page.suspended) or page.last.down for page in pages.values())
     for name, page in pages.items():
-        why = findings[name].stuck or (findings[name].lie if limits.suspend_liars else "")
+        patience_s = (
+            PREFILL_FACTOR * page.last.prefill_s
+        )  # an engine that counts a prompt at its end is silent until then
+        stuck = findings[name].stuck if now - page.moved_at >= patience_s else ""
+        why = stuck or (findings[name].lie if limits.suspend_liars else "")
         if not why or page.suspended or not page.looks:
             continue
         if not page.last.down:

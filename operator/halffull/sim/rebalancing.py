@@ -37,5 +37,6 @@ class Rebalancing:
             None if engine.down else engine.signals(now),
             in_flight=sum(page.load.in_flight for page in own),
             seen_tokens=sum(page.freed_tokens + page.load.decode_tokens for page in own),
+            prefill_s=max(page.replica.prefill_work / page.replica.prefill_rate for page in engine.pages),
             down=any(page.replica.state is State.DOWN for page in engine.pages),
         )

@@ -18,11 +18,15 @@ def router(**page: Any) -> dict[str, Any]:
 
 
 def test_books_of_all_routers_are_added() -> None:
-    pages = [router(inFlight=2, seenTokens=100, prefillTokensPerSecond=8000.0), router(inFlight=3, seenTokens=50)]
+    pages = [
+        router(inFlight=2, seenTokens=100, prefillTokensPerSecond=8000.0, prefillTokens=9000),
+        router(inFlight=3, seenTokens=50, prefillTokens=7000),
+    ]
 
     told = reading(SIGNALS, "a", pages)
 
     assert (told.signals, told.in_flight, told.seen_tokens, told.prefill_rate) == (SIGNALS, 5, 150, 8000.0)
+    assert told.prefill_s == 2
     assert not told.down
 
 

@@ -99,6 +99,19 @@ def test_a_long_prefill_that_ends_within_the_window_is_no_standstill() -> None:
     assert rounds(Fleet(), {"a": well, "b": bursts}, seconds=300)[2] == []
 
 
+def test_a_prefill_that_takes_long_is_given_its_time() -> None:
+    def long(now: float) -> Reading:
+        return Reading(
+            Signals(running=1, waiting=0, prompt_tokens=7, generation_tokens=7),
+            in_flight=1,
+            seen_tokens=9,
+            prefill_s=40,
+        )
+
+    _, _, changes = rounds(Fleet(), {"a": well, "b": long}, seconds=100)
+    assert [(now, change.act) for now, change in changes] == [(80, Act.SUSPENDED)]
+
+
 def test_at_most_half_of_a_fleet_is_suspended_those_down_anyway_included() -> None:
     _, decision, _ = rounds(Fleet(), {"a": stuck, "b": stuck, "c": stuck, "d": well})
     assert len(decision.suspended) == 2
