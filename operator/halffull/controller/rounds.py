@@ -119,6 +119,7 @@ class Rounds:
         if config is None or document is None:
             return
         engines = self._observed.engines_of(key, document)
+        before = (record.signals, record.answers, record.decision, record.demand.desired)
         record.signals, record.answers = await asyncio.gather(
             self._scraper.engines(engines, ENGINES[config.engine.type], record.credentials),
             self._scraper.routers(self._observed.routers(key), record.credentials),
@@ -135,7 +136,9 @@ class Rounds:
         record.demand = scaling.scaled(record.demand, serving, queued(record.answers), wanted, now=now)
         self._metrics.demand(key, record.demand)
         self._metrics.rebalanced.inc(len(record.decision.changes))
-        self._wake(key)
+        after = (record.signals, record.answers, record.decision, record.demand.desired)
+        if after != before or config.balance.replicas:  # what is not neutral is to be renewed
+            self._wake(key)
 
 
 def wanted_replicas(document: Mapping[str, Any], found: int) -> int:
