@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from schedulers import pages
 from schedulers.cells import Cell, Played, play_all, settings
 from schedulers.goals import Goal, cells, goals
 from schedulers.intervals import Estimate
 
 SEEDS, QUICK_SEEDS = 10, 2
+HEAD = ("goal", "figure", "bound", "found", "verdict")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, metavar="N", help=f"runs of each ({SEEDS})")
     parser.add_argument("--goal", action="append", metavar="NAME", help="G1, G2, G3 or G5 alone; may be repeated")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into FILE, between its marks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all runs to FILE")
 
 
@@ -48,6 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"not played: {reason}", style="yellow")
     lengths = "of the given traces" if arguments.traces else "of the samples that ship with halffull"
     console.print(f"lengths {lengths}; {time.monotonic() - began:.0f} s with {arguments.jobs} processes")
+    if arguments.markdown is not None:
+        cells_of = ((g.name, g.says, g.bound(), *_found(g, e)) for g, e in zip(lines, estimates, strict=True))
+        pages.write(arguments.markdown, "goals", pages.rows(HEAD, cells_of))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(document(wanted, lines, estimates, played), indent=1) + "\n")
     return 0
@@ -56,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 def table(lines: Sequence[Goal], estimates: Sequence[Estimate | None], seeds: int) -> Table:
     """Return the table of goals."""
     result = Table(title=f"goals, {seeds} seeds: geometric mean [95 % interval]", title_justify="left", box=None)
-    for name in ("goal", "figure", "bound", "found", "verdict"):
+    for name in HEAD:
         result.add_column(name, no_wrap=True)
     for goal, estimate in zip(lines, estimates, strict=True):
         result.add_row(goal.name, goal.says, goal.bound(), *_found(goal, estimate))

@@ -19,6 +19,7 @@ from halffull.api.scenario import Scenario
 from halffull.sim.comparison import Summary, compare
 from halffull.sim.setting import setting
 from halffull.sim.simulate import contender
+from schedulers import pages
 
 SEEDS = 3
 TABLES = Path(__file__).parent / "reference.json"
@@ -75,11 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = "\n".join(markdown(name, rows) for name, rows in found.items())
     print(text)
     if arguments.markdown is not None:
-        page = arguments.markdown.read_text()
-        head, _, rest = page.partition("<!-- reference -->\n")
-        arguments.markdown.write_text(
-            f"{head}<!-- reference -->\n{text}<!-- end -->{rest.partition('<!-- end -->')[2]}"
-        )
+        pages.write(arguments.markdown, "reference", text)
     if arguments.json is not None:
         arguments.json.write_text(
             json.dumps({name: [asdict(one) for one in rows] for name, rows in found.items()}, indent=1) + "\n"
@@ -102,12 +99,11 @@ def row(theirs: Sequence[float], ours: Summary) -> Row:
 def markdown(name: str, rows: Sequence[Row]) -> str:
     """Return one table."""
     agree = sum(one.agrees for one in rows)
-    lines = [f"**{name}**: {agree} of {len(rows)} agree", ""]
-    lines += ["| policy | p50 | ours | p99 | ours | round-robin/x | ours | |", "|---|---|---|---|---|---|---|---|"]
+    lines = []
     for one in rows:
         p99 = [f"{span.mean:.2f}±{(span.high - span.low) / 2:.2f}" for span in one.p99]
-        ratio = [f"{span.mean:.2f} [{span.low:.2f}–{span.high:.2f}]" for span in one.ratio]
+        ratio = [f"{span.mean:.2f} [{span.low:.2f}-{span.high:.2f}]" for span in one.ratio]
         p50 = [f"{seconds:.3f}" for seconds in one.p50]
-        cells = [f"`{one.policy}`", *p50, *p99, *ratio, "" if one.agrees else "apart"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append((f"`{one.policy}`", *p50, *p99, *ratio, "" if one.agrees else "apart"))
+    head = ("policy", "p50", "ours", "p99", "ours", "round-robin/x", "ours", "")
+    return f"{name}: {agree} of {len(rows)} agree\n\n{pages.rows(head, lines)}"
