@@ -54,7 +54,7 @@ async def _play(stage: Stage, record: Record, net: Network) -> None:
         stack.callback(following.cancel)
         await asyncio.sleep(2 * service.lag_s)
         first, sick = routers[0], engines[0]
-        async with Crowd(service, Questions(18, Mix()), rate=14) as crowd:
+        async with Crowd(service, Questions(18, Mix(answer_tokens=(150, 350))), rate=8) as crowd:
             await until(first.admin_url, lambda status: decoding(status, sick.address) >= 3)
             with net.cut(one, sick.host):
                 await until(first.admin_url, lambda status: states(status)[sick.address] == "Down")

@@ -6,11 +6,12 @@ import signal
 from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from chaos.crowd import Crowd
 from chaos.questions import Mix, Questions
 from chaos.record import Record
-from chaos.stage import ENGINE, Stage, Up, page, ready, until
+from chaos.stage import ENGINE, Stage, Up, page, ready, states, until
 from halffull.policies.catalog import POLICIES
 
 MIX = Mix(prompt_tokens=(5, 60), answer_tokens=(1, 8), plain=0.4)
@@ -37,17 +38,24 @@ async def play(stage: Stage, record: Record) -> None:
                 await churning
         record.take(crowd)
         await record.read(up.admin_url)
-        end = await until(up.admin_url, lambda status: not any(p["inFlight"] for p in status["replicas"]), 30.0)
-        engines_idle = [await _held(f"http://{name}") for name in up.engines()]
+        up.edit(replicas=4)
+        end = await until(up.admin_url, lambda status: list(states(status).values()) == ["Ready"] * 4 and idle(status))
+        sizes.append(await _size(up))  # clients and their connections have gone
+        engines_idle = [await _held(f"http://{replica['name']}") for replica in end["replicas"]]
     early, late = sizes[3], sizes[-1]
     record.figures["size"] = {"early": early, "end": late}
     record.nothing_failed()
     record.goal("RSS flat", late["rssMib"] - early["rssMib"] <= GROWTH_MIB)
-    record.goal("file descriptors flat", late["files"] - early["files"] <= 64)
+    record.goal("file descriptors are given back", late["files"] <= early["files"])
     record.goal("threads flat", late["threads"] <= early["threads"] + 2)
-    keys = ("prefillTokens", "waitingPromptTokens", "decoding", "decodeTokens")
-    record.goal("the books end empty", not any(p[key] for p in end["replicas"] for key in keys))
+    record.goal("the books end empty", idle(end))
     record.goal("so do the engines", not any(engines_idle))
+
+
+def idle(status: Any) -> bool:
+    """Whether nothing is in the books."""
+    keys = ("inFlight", "prefillTokens", "waitingPromptTokens", "decoding", "decodeTokens")
+    return not any(replica[key] for replica in status["replicas"] for key in keys)
 
 
 async def _churn(up: Up) -> None:
