@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 from halffull.api.router_config import EngineTarget
-from halffull.router import kube, peering
+from halffull.router import heap, kube, peering
 from halffull.router.app import ConfigMap, Options, Router
 from halffull.router.peering import Peering
 from halffull.router.tls import ServerTls
@@ -122,6 +122,8 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"halffull router: {error}\n")
         return 2
+
+    heap.keep_freed()
 
     async def serve() -> int:
         return await Router(options).run()
