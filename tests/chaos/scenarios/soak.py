@@ -23,7 +23,7 @@ GROWTH_MIB = 24
 
 async def play(stage: Stage, record: Record) -> None:
     """As many as `--requests` says; every few seconds a replica is killed, the fleet grows or shrinks, the policy changes."""
-    total = 1500 if record.short else int(record.figures["requests"])
+    total = record.figures["requests"] = 1500 if record.short else int(record.figures["requests"])
     engine = {"type": "simulated", "template": {"args": [*ENGINE, "--speedup", "10"]}}
     sizes = []
     async with stage.up(replicas=4, engine=engine) as up:
