@@ -19,13 +19,13 @@ from halffull.sim.simulate import contender
 
 PAGE = Path(__file__).parent / "figures.json"
 SCENARIOS = {
-    "chats": {"workload": "convP", "load": 0.9, "requests": 5_000},
-    "code": {"workload": "codeP", "load": 0.9, "requests": 5_000},
-    "little memory": {"workload": "convTP", "load": 0.9, "requests": 5_000},
+    "chats": {"workload": "convP", "load": 0.9, "requests": 3_000},
+    "code": {"workload": "codeP", "load": 0.9, "requests": 3_000},
+    "little memory": {"workload": "convTP", "load": 0.9, "requests": 3_000},
     "turns": {
         "workload": "convP",
         "load": 0.8,
-        "requests": 5_000,
+        "requests": 3_000,
         "engines": {"prefixCache": True},
         "clients": {"sessions": {"turns": 5, "thinkSeconds": 10}},
     },
