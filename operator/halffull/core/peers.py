@@ -144,9 +144,8 @@ class Peers:
             after = page or _NOTHING
             known = before or _without_load(after)
             done = known.load.prefill_work - after.load.prefill_work
-            if (
-                after.starts > known.starts and done > 0
-            ):  # a step prefills for several routers: its time is not ours alone
+            # A step prefills for several routers: its time is not ours alone.
+            if after.starts > known.starts and done > 0:
                 self._books.learn(replica, done, now)
             replica.told(known, after, now)
         return replica
