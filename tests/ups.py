@@ -175,7 +175,7 @@ def loading(url, model, *options):
         yield process
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=90)
-        assert process.returncode == 0, out
+        assert process.returncode in {0, -signal.SIGINT}, out  # the latter: it was about to end by itself
         assert re.search(r"requests +[1-9]\d* sent .* 0 failed", out), out
     finally:
         process.kill()
