@@ -73,7 +73,7 @@ async def test_overload(vllms: Pool, start_router: StartRouter) -> None:
     router = start_router([full, other], scheduling=TURNS)
     async with client() as session:
         load = [asyncio.create_task(ask(session, full.url, completion("load", 2000))) for _ in range(QUEUED)]
-        await until(lambda: replica(router, full.address)["signals"]["running"] == SEQUENCES)
+        await until(lambda: full.signals().waiting == QUEUED - SEQUENCES)
         plain = [ask(session, router.url, completion("plain", 4, stream=False)) for _ in range(4)]
         answers = await asyncio.gather(*plain)
         assert {(a.status, a.replica) for a in answers} == {(200, other.address)}
