@@ -22,10 +22,11 @@ def test_controllers_run(cluster: ControlPlane, namespace: str, eventually: Call
     cluster.apply(config_map("child", namespace=namespace, ownerReferences=[reference]))
     cluster.kubectl("delete", "configmap", "owner", "-n", namespace)
 
-    def names() -> list[str]:
-        return [item["metadata"]["name"] for item in cluster.get("configmaps", "-n", namespace)["items"]]
+    def names(kind: str) -> list[str]:
+        return [item["metadata"]["name"] for item in cluster.get(kind, "-n", namespace)["items"]]
 
-    eventually(lambda: "child" not in names())
+    eventually(lambda: "child" not in names("configmaps"))
+    eventually(lambda: "default" in names("serviceaccounts"))
     cluster.kubectl("create", "token", "default", "-n", namespace)
 
 
