@@ -56,7 +56,7 @@ def test_from_install_to_uninstall(
     # kill an engine pod under load, in the middle of its streams: others go on with them
     running = load(*to_service, "--rate", "5", "--seconds", "30").start()
     victim = cluster.pods(NAME, "engine")[0]
-    cluster.wait("it has requests", lambda: cluster.in_flight(NAME, victim) > 2)
+    cluster.wait("it has requests", lambda: cluster.in_flight(NAME, victim) > 0)
     cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--force", "--grace-period=0")
     timings["engine pod killed, replaced"] = cluster.wait("four replicas", lambda: cluster.row(NAME)["READY"] == "4/4")
     running.all_answered()
