@@ -6,7 +6,7 @@ IMAGE ?= halffull:dev
 # More arguments for the command of a target: make test ARGS='-k router', make demo ARGS='--seconds 30'.
 ARGS ?=
 # Processes that share the tests, file by file. Each that needs one starts a control plane of its own (0.5 GB).
-PROCESSES ?= 2
+PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help venv binaries demo test check format crds image e2e test-vllm chaos fuzz bench bench-proxy bench-policies bench-operator bench-schedulers figures constraints clean
