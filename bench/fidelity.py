@@ -204,18 +204,20 @@ async def warm_up(client: Client) -> None:
 def document(each: Workload) -> dict[str, Any]:
     """The ModelDeployment."""
     args = ["--slowdown", str(SLOWDOWN), "--block-size", str(BLOCK_TOKENS)]
+    return deployment(each.policy, REPLICAS, [*args, *(["--enable-prefix-caching"] if each.prefix_cache else [])])
+
+
+def deployment(policy: str, replicas: int, args: Sequence[str], **engine: Any) -> dict[str, Any]:
+    """A ModelDeployment of simulated engines with these arguments; `engine`: more of its fields."""
     return {
         "apiVersion": "halffull.dev/v1alpha1",
         "kind": "ModelDeployment",
         "metadata": {"name": "m"},
         "spec": {
             "model": "m",
-            "engine": {
-                "type": "simulated",
-                "template": {"args": [*args, *(["--enable-prefix-caching"] if each.prefix_cache else [])]},
-            },
-            "replicas": REPLICAS,
-            "scheduling": {"policy": each.policy},
+            "engine": {"type": "simulated", "template": {"args": [*args]}, **engine},
+            "replicas": replicas,
+            "scheduling": {"policy": policy},
         },
     }
 

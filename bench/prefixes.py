@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import uvloop
 import yaml
-from fidelity import talks, up
+from fidelity import deployment, talks, up
 
 from halffull.local import workload
 from halffull.local.client import Client, Outcome, Target
@@ -69,18 +69,8 @@ async def measured(source: str, seconds: float) -> dict[str, float]:
 def document(source: str) -> dict[str, Any]:
     """The ModelDeployment."""
     args = ["--speedup", str(SPEEDUP), "--kv-tokens", str(KV_TOKENS), "--enable-prefix-caching"]
-    engine: dict[str, Any] = {"type": "simulated", "template": {"args": [*args, "--kv-events-config", EVENTS]}}
-    return {
-        "apiVersion": "halffull.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "metadata": {"name": "m"},
-        "spec": {
-            "model": "m",
-            "engine": engine | ({"kvEvents": {}} if source == "events" else {}),
-            "replicas": REPLICAS,
-            "scheduling": {"policy": "prefix-affinity"},
-        },
-    }
+    events: dict[str, Any] = {"kvEvents": {}} if source == "events" else {}
+    return deployment("prefix-affinity", REPLICAS, [*args, "--kv-events-config", EVENTS], **events)
 
 
 if __name__ == "__main__":
