@@ -44,6 +44,9 @@ EVENT = (
 )
 
 
+USAGE = b',"usage":{"prompt_tokens":512,"total_tokens":576,"completion_tokens":64}}\n\n'
+
+
 class Sink:
     """A transport that swallows what is written."""
 
@@ -119,11 +122,13 @@ def cases(bench: Bench) -> dict[str, tuple[Callable[[], None], int]]:
     small, large, streamed = request(2000, stream=False), request(65000, stream=False), request(2000, stream=True)
     ended = framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
     stream = [STREAM, *[framed(EVENT)] * CHUNKS, ended]
+    counted = [STREAM, *[framed(EVENT[:-3] + USAGE)] * CHUNKS, ended]
     burst = [STREAM, *[framed(EVENT * 20)] * CHUNKS, ended]
     return {
         "request, 2 kB": (lambda: bench.exchange(small, plain), 1),
         "request, 64 kB": (lambda: bench.exchange(large, plain), 1),
         "chunk of one token": (lambda: bench.exchange(streamed, stream), CHUNKS),
+        "chunk with usage": (lambda: bench.exchange(streamed, counted), CHUNKS),
         "chunk of 20 tokens": (lambda: bench.exchange(streamed, burst), CHUNKS),
     }
 

@@ -8,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halffull.engines.vllm import CHAT, COMPLETIONS
-from halffull.router.resume import Allowance, Continuation, continuation
+from halffull.router.answer import Answer
+from halffull.router.pattern import Pattern
+from halffull.router.resume import Continuation, continuation
+from halffull.router.transcript import Allowance
+from halffull.router.usage import Wish, shown
 
 DONE = b"data: [DONE]\n\n"
 ALPHABET = 'ab é漢😀\n"'
@@ -90,10 +94,13 @@ def read(data: bytes) -> tuple[str, list[str], dict[str, int] | None]:
 
 
 def relay(going_on: Continuation, data: bytes, pieces: list[int]) -> bytes:
-    """What the client gets of these bytes, which come in pieces."""
-    got, start = b"", 0
-    for size in [*pieces, len(data)]:
-        got += going_on.passed(data[start : start + size])
+    """What the client gets of these bytes, which come in pieces; without sizes, event by event."""
+    answer, got, start = Answer(), b"", 0
+    sizes = [*pieces, len(data)] if pieces else [len(event) + 2 for event in data.split(b"\n\n")]
+    for size in sizes:
+        piece = data[start : start + size]
+        tokens = answer.familiar(piece)
+        got += going_on.familiar(piece, tokens, answer.pattern) if tokens else going_on.passed(piece)
         start += size
         if start >= len(data):
             break
@@ -157,6 +164,28 @@ def test_deaths_at_any_byte_change_nothing(
         assert told["total_tokens"] == told["prompt_tokens"] + told["completion_tokens"]
     going_on.close()
     assert allowance.take(64 << 20)
+
+
+@given(st.lists(st.tuples(st.text(max_size=4), st.booleans()), min_size=1, max_size=12), st.sampled_from([0, 1, 2]))
+def test_what_is_known_again_is_what_reading_says(said: list[tuple[str, bool]], usage: int) -> None:
+    """Texts and ends in any order, in pieces of one or two events: what is compared says what is read."""
+    pattern = Pattern()
+    for number, (text, two) in enumerate(said):
+        told = {"prompt_tokens": 7, "completion_tokens": number, "details": {"cached": 4}}
+        choices = {"choices": [{"text": text, "finish_reason": "stop" if text == "00" else None}]}
+        chunk = {"id": "a"} | [choices, choices | {"usage": told}, {"usage": told} | choices][usage]
+        event = b"data: " + json.dumps(chunk, separators=(",", ":"), ensure_ascii=number % 2 == 0).encode() + b"\n\n"
+        piece = event + event if two else event
+        events = pattern.known(piece)
+        if events:
+            assert events == 1 + two
+            assert json.loads(b'"%b"' % pattern.text) == text * events
+            assert pattern.bare == shown(piece, Wish.NOTHING)
+            assert text != "00"
+        else:
+            pattern.learn(piece)
+            plain = '"' not in text and not text.endswith("\\") and '"' not in json.dumps(text)[1:-1]
+            assert pattern.known(piece) == (1 + two if plain and text != "00" and usage < 2 else 0)
 
 
 def test_memory_is_bounded_for_one_and_for_all() -> None:

@@ -10,6 +10,7 @@ from halffull.engines.base import Dialect
 from halffull.router import dialect, framing
 from halffull.router.dialect import Event
 from halffull.router.framing import Headers
+from halffull.router.pattern import Pattern
 
 HELD_BYTES = 256 << 10
 """of an answer that has not started; beyond it the answer counts as started"""
@@ -19,8 +20,8 @@ _EVENT_END = re.compile(rb"\r?\n\r?\n")
 class Answer:
     """One engine's answer to one request."""
 
-    __slots__ = ("_held", "_held_bytes", "_marks", "_tail", "_unread", "closed", "events", "lines", "retry_after_s",
-                 "started", "status", "usage_in")  # fmt: skip
+    __slots__ = ("_held", "_held_bytes", "_marks", "_tail", "_unread", "_within", "closed", "events", "lines",
+                 "pattern", "retry_after_s", "started", "status", "usage_in")  # fmt: skip
 
     def __init__(self) -> None:
         self.status = 0
@@ -40,6 +41,10 @@ class Answer:
         self._unread = b""
         self._tail = b""
         self._marks: tuple[bytes, ...] | None = None
+        self.pattern = Pattern()
+        """of its events"""
+        self._within = False
+        """the last piece ended within an event"""
 
     def begin(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
         """Note the head."""
@@ -67,6 +72,15 @@ class Answer:
         """Return what was held back."""
         held, self._held, self._unread = self._held, [], b""
         return held[0] if len(held) == 1 else b"".join(held)
+
+    def familiar(self, data: bytes) -> int:
+        """Return the tokens of a piece of the stream, if its events are like others that were read; 0: it has to be read."""
+        events = 0 if self._within else self.pattern.known(data)
+        if not events:
+            self._within = not data.endswith(b"\n\n")
+            if not self._within:
+                self.pattern.learn(data)
+        return events
 
     def passed(self, data: bytes, api: Dialect) -> int:
         """Note a piece of the stream that goes to the client; return its tokens, which are taken to be its events."""

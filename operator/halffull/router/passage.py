@@ -4,7 +4,6 @@
 dispatcher decides; there is no task per request. Prompts and answers are relayed, never kept or logged.
 """
 
-import re
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 CLIENT_GONE = 499
 """status in logs and traces of a request whose client went away"""
-_PRIORITY = re.compile(rb"-?[0-9]{1,3}\Z")
 _NOT_STARTED = {Event.BUSY: Fault.BUSY_IN_STREAM, Event.ABORTED: Fault.ABORTED, Event.DEAD: Fault.DEAD}
 
 
@@ -59,10 +57,8 @@ class Passage:
         self._reconnected = False
         self._flowing = False
         """bytes of the answer went to the client"""
-        self._events = False
-        """... as a stream of server-sent events"""
-        self._chunked = False
-        """... in chunks"""
+        self._events = self._chunked = False
+        """... as server-sent events; in chunks"""
         self._continuation: Continuation | None = None
         self._answer = Answer()
 
@@ -71,11 +67,10 @@ class Passage:
     def parse(self) -> Failure | None:
         """Read of head and body what scheduling needs; return why the request is refused, if it is."""
         proxy, head = self._proxy, self._head
-        priority = head.fields.get(b"x-halffull-priority")
-        if priority is not None:
-            if not _PRIORITY.match(priority):
-                return Failure(Reason.BAD_REQUEST, "x-halffull-priority must be an integer from -999 to 999.")
-            self._priority = int(priority)
+        priority = prompt.priority(head.fields)
+        if isinstance(priority, Failure):
+            return priority
+        self._priority = priority
         content_type = head.fields.get(b"content-type")
         if head.method == b"POST" and (not content_type or content_type.find(b"json") >= 0):
             found = prompt.read(self._body)
@@ -123,7 +118,8 @@ class Passage:
         """The dispatcher chose `replica`: send on an idle connection, or open one."""
         proxy = self._proxy
         if self._upstream is not None:
-            self._take_back("moved")
+            self._take_back()
+            proxy.telemetry.moves["moved"] += 1
         upstream = proxy.engines.take(replica)
         if upstream is None:
             proxy.engines.connect(replica, self, exchange.attempts)
@@ -192,13 +188,14 @@ class Passage:
 
     def _relay(self, data: bytes) -> None:
         answer, exchange, continuation = self._answer, self.exchange, self._continuation
+        tokens = answer.familiar(data) if answer.events else 0
         if continuation is not None:
-            data = continuation.passed(data)
+            data = continuation.familiar(data, tokens, answer.pattern) if tokens else continuation.passed(data)
         if data:
             self._client.write(framing.chunk(data) if self._chunked else data)
         if answer.events and exchange is not None and exchange.replica is not None:
             exchange.replica.health.heard = True
-            self._proxy.dispatcher.progressed(exchange, answer.passed(data, self._kind.dialect))
+            self._proxy.dispatcher.progressed(exchange, tokens or answer.passed(data, self._kind.dialect))
         if continuation is not None and continuation.fault is not None:
             self._fault(continuation.fault)
 
@@ -296,14 +293,16 @@ class Passage:
         proxy.telemetry.of(exchange.replica.name).failures += 1
         if self._flowing and not self._continue(failure, fault):
             return
-        self._take_back(treatment.reason.header)
-        proxy.carry_out(proxy.dispatcher.not_started(exchange, failure, fault, proxy.clock(), pause_s))
+        self._take_back()
+        moved = proxy.dispatcher.not_started(exchange, failure, fault, proxy.clock(), pause_s)
+        if exchange.failure is None:
+            proxy.telemetry.moves[treatment.reason.header] += 1
+        proxy.carry_out(moved)
 
-    def _take_back(self, why: str) -> None:
+    def _take_back(self) -> None:
         """End it where it was sent; what came from there so far does not count."""
         self._drop_upstream()
         self._answer = Answer()
-        self._proxy.telemetry.moves[why] += 1
 
     def _continue(self, failure: Failure, fault: Fault) -> bool:
         """Make this request the one that goes on from what the client has; if it cannot, end the answer."""

@@ -3,6 +3,7 @@
 Only the fields named here become objects; a body of 64 kB costs tens of microseconds. Prompts are counted, never kept.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -44,6 +45,7 @@ class _Loose(msgspec.Struct):
     stream: Any = None
 
 
+_PRIORITY = re.compile(rb"-?[0-9]{1,3}\Z")
 _BODY = msgspec.json.Decoder(_Body)
 _LOOSE = msgspec.json.Decoder(_Loose)
 _RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -128,6 +130,14 @@ def with_model(body: bytes, model: str) -> bytes:
         return body  # a name is not UTF-8: the engine refuses it, whatever the model
     fields["model"] = msgspec.Raw(msgspec.json.encode(model))
     return msgspec.json.encode(fields)
+
+
+def priority(fields: dict[bytes, bytes]) -> int | Failure:
+    """Return the class of a request, 0 where it names none."""
+    told = fields.get(b"x-halffull-priority", b"0")
+    if not _PRIORITY.match(told):
+        return Failure(Reason.BAD_REQUEST, "x-halffull-priority must be an integer from -999 to 999.")
+    return int(told)
 
 
 def caller(headers: Mapping[bytes, bytes], user: str) -> str:

@@ -28,9 +28,9 @@ from halffull.router.head import Head
 from halffull.router.passage import Passage
 from halffull.router.priority import Priority, number
 from halffull.router.prompt import Prompt, texts
-from halffull.router.resume import Allowance
 from halffull.router.telemetry import Ended, Telemetry
 from halffull.router.tokenizer import COUNTED, Tokenizer
+from halffull.router.transcript import Allowance
 
 BYTES_PER_TOKEN = 4.0
 """of text, until `usage` of an answer says better"""

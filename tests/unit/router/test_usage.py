@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from halffull.engines.vllm import CHAT, COMPLETIONS
-from halffull.router.resume import Allowance, continuation
+from halffull.router.resume import continuation
+from halffull.router.transcript import Allowance
 from halffull.router.usage import OPTIONS, Wish, asking, shown, wish
 
 RECORDING = Path(__file__).parents[2] / "recordings" / "vllm-0.32" / "chat_stream_usage.http"

@@ -1,0 +1,192 @@
+"""What has gone to the client of a stream, in text and tokens. `resume` keeps one per continuation.
+
+It is kept as it came, and read in bulk or when somebody asks: most answers end before any of it had to be.
+"""
+
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+RAW_BYTES = 32 << 20
+"""of what was not read yet, of all streams together; each has an equal share"""
+RAW_LEAST, RAW_MOST = 16 << 10, 64 << 10
+"""bounds of a share: at the upper one most answers end before any event of theirs had to be read"""
+MAX_BYTES = 256 << 10
+"""of text of one request; a longer one is not continued"""
+TOTAL_BYTES = 64 << 20
+"""of all requests of a router together"""
+
+
+class Choice(msgspec.Struct):
+    """What an event says of one answer: of chat in `delta`, of completions in `text`."""
+
+    delta: dict[str, Any] | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+    @property
+    def said(self) -> str:
+        """Its text."""
+        return self.text or (self.delta or {}).get("content") or ""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it has more than a role."""
+        return bool(self.text or self.finish_reason or any(v for k, v in (self.delta or {}).items() if k != "role"))
+
+
+class Usage(msgspec.Struct):
+    """Tokens so far."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Chunk(msgspec.Struct):
+    """One event."""
+
+    id: str = ""
+    created: int = 0
+    choices: list[Choice] = []
+    usage: Usage | None = None
+
+
+_CHUNK = msgspec.json.Decoder(Chunk)
+
+
+def chunk_in(event: bytes) -> Chunk | None:
+    """Return the chunk in an event; None where it is none."""
+    if not event.startswith(b"data:") or event.endswith(b"[DONE]"):
+        return None
+    try:
+        return _CHUNK.decode(event[5:])
+    except msgspec.DecodeError:
+        return None
+
+
+class Allowance:
+    """Memory that all transcripts of a router share."""
+
+    def __init__(self, total_bytes: int = TOTAL_BYTES) -> None:
+        self._left = total_bytes
+        self._streams = 0
+        self.raw_bytes = RAW_MOST
+        """of what was not read that one stream may keep"""
+
+    def joined(self, streams: int) -> None:
+        """So many streams more, or fewer, share it."""
+        self._streams += streams
+        self.raw_bytes = min(max(RAW_BYTES // max(self._streams, 1), RAW_LEAST), RAW_MOST)
+
+    def take(self, size: int) -> bool:
+        """Whether so many more bytes may be kept."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """So many bytes are kept no longer."""
+        self._left += size
+
+
+class Transcript:
+    """The text and the tokens of one stream so far, as of the last `read`."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        allowance.joined(1)
+        self._closed = False
+        self._taken = 0
+        self._unread: list[tuple[int, bytes]] = []
+        """(0, events), or (events, their text as it stands in JSON)"""
+        self._unread_bytes = 0
+        self._last = b""
+        """... and the last of the latter, whole, which may tell usage"""
+        self.possible = True
+        """the text is all there is in the answer, and all of it is kept"""
+        self.text = ""
+        self.tokens = 0
+        """generated so far: what usage says beside the last text, else one per event with text"""
+        self.finished = ""
+        """why it ended; empty: it has not"""
+        self.id = ""
+        self.created = 0
+        self.prompt_tokens: int | None = None
+        """as usage says"""
+        self.total_told = False
+        """the event after the last token came"""
+
+    def keep(self, events: bytes) -> None:
+        """Note whole events that the client gets."""
+        if events:
+            self._keep(0, events)
+
+    def keep_text(self, events: int, text: bytes, last: bytes) -> None:
+        """Note text, as it stands in JSON, of events that say nothing else but usage; `last` is or ends with the last of them."""
+        self._last = last
+        self._keep(events, text)
+
+    def read(self) -> None:
+        """Turn what is kept into text; give up where there is more in it than text, or too much."""
+        unread, self._unread, self._unread_bytes = self._unread, [], 0
+        parts = []
+        for plain, run in groupby(unread, lambda kept: kept[0] > 0):
+            if plain:
+                texts = [*run]
+                self.tokens += sum(events for events, _ in texts)
+                parts.append(msgspec.json.decode(b'"%b"' % b"".join([text for _, text in texts]), type=str))
+            else:
+                parts += self._read_events(b"".join([events for _, events in run]))
+        if unread and unread[-1][0]:
+            self._read_usage(chunk_in(self._last[self._last.rfind(b"\n\n", 0, -2) + 2 :]))
+        text = "".join(parts)
+        if self._taken + len(text) > MAX_BYTES or not self._allowance.take(len(text)):
+            self.possible = False
+        else:
+            self._taken += len(text)
+        self.text = self.text + text if self.possible else ""
+
+    def close(self) -> None:
+        """The stream is over: give its memory back."""
+        if not self._closed:
+            self._closed = True
+            self._allowance.joined(-1)
+        self._allowance.give(self._taken)
+        self._taken = 0
+        self.possible = False
+        self._unread.clear()
+
+    def _keep(self, events: int, data: bytes) -> None:
+        if self.possible:
+            self._unread.append((events, data))
+            self._unread_bytes += len(data)
+            if self._unread_bytes >= self._allowance.raw_bytes:
+                self.read()
+
+    def _read_events(self, raw: bytes) -> list[str]:
+        """Return the texts in events."""
+        parts = []
+        for event in raw.split(b"\n\n"):
+            chunk = chunk_in(event)
+            if chunk is None:
+                continue
+            if not self.id:
+                self.id, self.created = chunk.id, chunk.created
+            for choice in chunk.choices:
+                if any(value for key, value in (choice.delta or {}).items() if key not in {"role", "content"}):
+                    self.possible = False
+                if said := choice.said:
+                    parts.append(said)
+                    self.tokens += 1
+                self.finished = choice.finish_reason or self.finished
+            self._read_usage(chunk)
+        return parts
+
+    def _read_usage(self, chunk: Chunk | None) -> None:
+        if chunk is not None and chunk.usage is not None:
+            self.total_told = not chunk.choices
+            self.prompt_tokens = chunk.usage.prompt_tokens
+            if any(choice.said for choice in chunk.choices):
+                self.tokens = chunk.usage.completion_tokens
