@@ -10,13 +10,14 @@ import asyncio
 import json
 import multiprocessing
 import os
+import random
 import socket
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -275,11 +276,15 @@ def serve(ports: list[int], text: bytes, count: Any, serving: Any) -> None:
 
 
 def free_ports(count: int) -> list[int]:
+    """Return ports below the ephemeral ones, so that no connection takes one before its server does."""
     with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        ports: list[int] = []
+        while len(ports) < count:
+            probe, port = stack.enter_context(socket.socket()), random.randrange(20000, 30000)
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+        return ports
 
 
 def cpu_s(pid: int) -> float:
