@@ -96,3 +96,55 @@ def test_callers_of_long_answers_step_back_also_right_after_a_swap(name: str) ->
     requests = [request(1, caller="chatty"), request(2, caller="brief", arrived=NOW + 1.0)]
 
     assert order(ORDERINGS[name].make(), requests, now) == ["2", "1"]
+
+
+def backlog(number: int) -> Exchange:
+    return Exchange(request(number, arrived=NOW + number, caller="ab"[number % 2]))
+
+
+def test_adaptive_lifo_puts_those_that_came_just_now_first_once_somebody_has_waited_too_long() -> None:
+    queue = Queue(ORDERINGS["adaptive-lifo"].make(), fair=False)
+    exchanges = [Exchange(request(number, arrived=NOW + wait)) for number, wait in enumerate((0.0, 3.0, 19.5, 19.8))]
+    for one in exchanges:
+        queue.push(one, context(one.request.arrived))
+
+    def offered(now: float) -> list[str]:
+        seen: list[str] = []
+        queue.offer(lambda exchange: bool(seen.append(exchange.request.id)), len(exchanges), context(now))
+        return seen
+
+    assert offered(NOW + 19.9) == ["0", "1", "2", "3"]
+    assert offered(NOW + 20.4) == ["2", "3", "1", "0"]  # who came in the last second, in order; then the newest
+    assert offered(NOW + 21.0) == ["3", "2", "1", "0"]
+    queue.leave(exchanges[0])  # nobody has waited for twenty seconds now
+    assert offered(NOW + 21.0) == ["1", "2", "3"]
+
+
+def test_callers_keep_their_turns_when_adaptive_lifo_turns() -> None:
+    queue = Queue(ORDERINGS["adaptive-lifo"].make())
+    for number in range(8):
+        queue.push(backlog(number), context(NOW + number))
+    found: list[str] = []
+
+    def take(exchange: Exchange) -> bool:
+        found.append(exchange.request.id)
+        return len(found) in {1, 4}
+
+    for now in (NOW + 8, NOW + 22):
+        queue.offer(take, 2, context(now))
+
+    assert found == ["0", "1", "2", "7", "6", "5"]
+
+
+def test_one_that_comes_back_goes_before_the_newest() -> None:
+    queue = Queue(ORDERINGS["adaptive-lifo"].make(), fair=False)
+    for number in range(5):
+        queue.push(backlog(number), context(NOW + number))
+    returned = backlog(0)
+    returned.attempts = 1
+    queue.push(returned, context(NOW + 22))
+    found: list[Exchange] = []
+    queue.offer(lambda exchange: bool(found.append(exchange)), 1, context(NOW + 22))
+
+    assert found == [returned]
+    assert not queue.behind(returned, context(NOW + 22))

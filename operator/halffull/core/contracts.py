@@ -35,6 +35,8 @@ class Context:
     """time to the first token that users are promised"""
     signals_s: float = float("inf")
     """age from which signals are stale; infinite: the last known ones are good"""
+    waiting_since: float | None = None
+    """when the one that waits longest in the router's queue began to, as the queue tells orderings; None: none waits"""
 
     def prefill_s(self, request: Request) -> float:
         """Seconds that an average replica needs for the prompt, with the longest cached prefix that there is."""
@@ -91,6 +93,17 @@ class Ordering(Protocol):
 
         It is asked for when the request begins to wait and again when its turn comes: a key may grow meanwhile.
         """
+
+    def mode(self, context: Context) -> int:
+        """Return which of its orders is in force, where it has several.
+
+        Keys of different modes are not compared: when the mode changes, every key is asked for anew.
+        """
+        return 0
+
+    def behind(self, request: Request, context: Context) -> bool:
+        """Whether the request is behind all that still come, and so goes only where it does not make the next one wait."""
+        return False
 
 
 class Gate(Protocol):

@@ -279,11 +279,11 @@ class Dispatcher:
 
     def _assign(self, exchange: Exchange, now: float) -> bool:
         """Give the request to a replica; return whether there was one for it."""
-        replica = self._placement.choose(exchange, self.at(now))
-        if replica is None:
-            return False
-        self._bind(exchange, replica, now)
-        return True
+        context = self.at(now)
+        replica = self._placement.choose(exchange, context, spare=self.queue.behind(exchange, context))
+        if replica is not None:
+            self._bind(exchange, replica, now)
+        return replica is not None
 
     def _move(self, now: float) -> list[Exchange]:
         """Take what has not started to replicas that start it earlier, or from replicas that leave."""

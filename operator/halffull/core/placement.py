@@ -85,9 +85,14 @@ class Placement:
         if self._stirred:
             self._stirred.clear()
 
-    def choose(self, exchange: Exchange, context: Context) -> Replica | None:
-        """Return the replica for a request, or None: it waits."""
+    def choose(self, exchange: Exchange, context: Context, *, spare: bool = False) -> Replica | None:
+        """Return the replica for a request, or None: it waits.
+
+        `spare`: with a late gate, it goes only where no prompt waits or is computed.
+        """
         candidates = self._allowed(exchange)
+        if spare and self._late:
+            candidates = [replica for replica in candidates if not replica.waiting_prompt_tokens]
         if exchange.request.adapter:
             return self._for_adapter(exchange, candidates, context)
         return self._choose(exchange, candidates, context)

@@ -1,13 +1,15 @@
 """The router's queue: bounded in requests and bytes, by class, fair between callers, in the order of an ordering.
 
 Kept by `dispatch`. The lowest class is served first. Within a class callers take turns; a caller's own requests come in the
-order of the ordering. A caller that comes back does not catch up on turns it did not use (start-time fair queueing).
+order of the ordering; those that were sent before and are back go first. A caller that comes back does not catch up on turns
+it did not use (start-time fair queueing).
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 
 from halffull.core.contracts import Context, Ordering
 from halffull.core.exchange import Exchange
@@ -41,6 +43,7 @@ class Queue:
     def __init__(self, ordering: Ordering, *, fair: bool = True) -> None:
         """`fair`: callers take turns; else all are one."""
         self._ordering = ordering
+        self._mode = 0
         self._fair = fair
         self._classes: dict[int, _Class] = {}
         self._waiting: dict[Exchange, float] = {}
@@ -54,14 +57,20 @@ class Queue:
 
     def key(self, request: Request, context: Context) -> float:
         """Where the ordering places a request now: smaller is earlier."""
+        context.waiting_since = self.oldest
         return self._ordering.key(request, context)
 
+    def behind(self, exchange: Exchange, context: Context) -> bool:
+        """Whether the ordering puts it behind all that still come."""
+        return not exchange.attempts and self._ordering.behind(exchange.request, context)
+
     def push(self, exchange: Exchange, context: Context) -> None:
-        """Let it wait. One that was sent before keeps its arrival, and so its place in the order."""
+        """Let it wait. One that was sent before is next within its class and caller."""
         now = context.now
         self._waiting[exchange] = now
         self._by_entry.append((now, exchange))
         self.bytes += exchange.request.body_bytes
+        self._turn(context)
         self._file(exchange, context)
 
     def leave(self, exchange: Exchange) -> None:
@@ -71,6 +80,7 @@ class Queue:
 
     def offer(self, take: Callable[[Exchange], bool], most: int, context: Context) -> None:
         """Offer those that wait, in order, until `most` were not taken. Who is not taken keeps place and turn."""
+        self._turn(context)
         for priority in sorted(self._classes):
             group = self._classes[priority]
             left = self._offer_class(group, take, most, context)
@@ -112,13 +122,13 @@ class Queue:
 
     def _first(self, caller: _Caller, context: Context) -> Place | None:
         """Take out the first of a caller that still waits, by keys as they are now."""
-        heap, key = caller.heap, self._ordering.key
+        heap = caller.heap
         while heap:
             place = heappop(heap)
             exchange = place[3]
             if exchange not in self._waiting:
                 continue
-            now = key(exchange.request, context)
+            now = self._key(exchange, context)
             if now <= place[0]:
                 return place
             heappush(heap, (now, place[1], place[2], exchange))
@@ -138,15 +148,37 @@ class Queue:
     @property
     def oldest(self) -> float | None:
         """Since when the one that waits longest does; None: none waits."""
-        first = next(self.entered_before(float("inf")), None)
-        return None if first is None else self._waiting[first]
+        by_entry, waiting = self._by_entry, self._waiting
+        while by_entry:
+            entered, exchange = by_entry[0]
+            if waiting.get(exchange) == entered:
+                return entered
+            by_entry.popleft()
+        return None
 
     def reorder(self, ordering: Ordering, context: Context, *, fair: bool) -> None:
         """Change the ordering; nobody leaves."""
-        self._ordering, self._fair = ordering, fair
+        context.waiting_since = self.oldest
+        self._ordering, self._fair, self._mode = ordering, fair, ordering.mode(context)
         self._classes = {}
         for exchange in self._waiting:
             self._file(exchange, context)
+
+    def _turn(self, context: Context) -> None:
+        """File all anew where the ordering's mode has changed; callers keep their turns."""
+        context.waiting_since = self.oldest
+        mode = self._ordering.mode(context)
+        if mode == self._mode:
+            return
+        self._mode = mode
+        for group in self._classes.values():
+            for caller in group.callers.values():
+                waiting = [place for place in caller.heap if place[3] in self._waiting]
+                caller.heap = [(self._key(place[3], context), *place[1:]) for place in waiting]
+                heapify(caller.heap)
+
+    def _key(self, exchange: Exchange, context: Context) -> float:
+        return self._ordering.key(exchange.request, context) if not exchange.attempts else -inf
 
     def _file(self, exchange: Exchange, context: Context) -> None:
         request = exchange.request
@@ -156,4 +188,4 @@ class Queue:
         if caller is None:
             caller = group.callers[name] = _Caller(group.clock)
             heappush(group.turns, (caller.turn, next(self._ticket), name))
-        heappush(caller.heap, (self._ordering.key(request, context), request.arrived, next(self._ticket), exchange))
+        heappush(caller.heap, (self._key(exchange, context), request.arrived, next(self._ticket), exchange))

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from halffull.core.contracts import Ordering
 from halffull.core.entry import Entry
+from halffull.orderings.adaptive_lifo import AdaptiveLifo, AdaptiveLifoParameters
 from halffull.orderings.deadline import Deadline, DeadlineParameters
 from halffull.orderings.fcfs import Fcfs
 from halffull.orderings.larry import Larry, LarryParameters
@@ -15,6 +16,12 @@ from halffull.orderings.srpt import Srpt, SrptParameters
 
 _ENTRIES = (
     Entry[Ordering]("fcfs", "first come, first served", Fcfs),
+    Entry[Ordering](
+        "adaptive-lifo",
+        "first come, first served; in a backlog the newest first",
+        AdaptiveLifo,
+        AdaptiveLifoParameters,
+    ),
     Entry[Ordering]("shortest-prompt", "the shortest prompt first", ShortestPrompt),
     Entry[Ordering]("larry", "by arrival, large prompts step back when memory is short", Larry, LarryParameters),
     Entry[Ordering]("deadline", "who can still meet slo.ttftSeconds first", Deadline, DeadlineParameters),

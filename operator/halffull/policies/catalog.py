@@ -68,6 +68,7 @@ _ENTRIES = (
         "the least predicted time to the first token, bound late: our best",
         Halffull,
         HalffullParameters,
+        ordering="adaptive-lifo",
         gate="kv",
     ),
     PolicyEntry("adaptive", "a mixture of others, learned from the times that were seen", Adaptive, AdaptiveParameters),

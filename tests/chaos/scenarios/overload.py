@@ -6,19 +6,19 @@ from pathlib import Path
 from chaos.crowd import Crowd
 from chaos.questions import Mix, Questions
 from chaos.record import Record, p99
-from chaos.stage import ENGINE, Stage, Up, ready, until
+from chaos.stage import Stage, Up, ready, until
 
-SEQUENCES = 8
-MIX = Mix(prompt_tokens=(100, 400), answer_tokens=(40, 60), plain=0.2, tools=0.0)
-QUEUE = {"maxRequests": 64, "timeoutSeconds": 20.0}
+CLIENTS = 40
+"""that together keep the queue from being empty"""
+MIX = Mix(prompt_tokens=(500, 3500), answer_tokens=(10, 40), plain=0.2, tools=0.0)
+SHORT_S = 36.0
+"""until the oldest have waited for longer than the patience of the ordering: two thirds of this"""
 
 
 async def play(stage: Stage, record: Record) -> None:
     """First find the capacity: a queue that is never empty; then 0.7, 3 and again 0.7 of it."""
-    seconds = 10.0 if record.short else 60.0
-    engine = {"type": "simulated", "template": {"args": [*ENGINE, "--max-num-seqs", str(SEQUENCES)]}}
-    scheduling = {"policy": "halffull", "ordering": "deadline", "queue": QUEUE, "slo": {"ttftSeconds": 1.0}}
-    async with stage.up(replicas=2, engine=engine, scheduling=scheduling) as up:
+    seconds = SHORT_S if record.short else 60.0
+    async with stage.up(replicas=2, scheduling={"policy": "halffull"}) as up:
         await until(up.admin_url, lambda status: ready(status, 2))
         capacity = await _capacity(up, seconds / 2)
         memory = [_rss_mib(up.router())]
@@ -56,7 +56,7 @@ async def _capacity(up: Up, seconds: float) -> float:
             while now() < ends:
                 await crowd.ask(now())
 
-        await asyncio.gather(*(client() for _ in range(6 * SEQUENCES)))
+        await asyncio.gather(*(client() for _ in range(CLIENTS)))
     return sum(not o.failure and began <= o.ended_s <= ends for o in crowd.outcomes) / (ends - began)
 
 

@@ -114,7 +114,7 @@ def test_no_request_waits_in_the_router_while_a_gate_is_open(policy, gate):
     assert (max(seen) > 0) == (gate == "limit")
 
 
-@pytest.mark.parametrize("ordering", [name for name in ORDERINGS if name in {"fcfs", "larry"}])
+@pytest.mark.parametrize("ordering", [name for name in ORDERINGS if name in {"fcfs", "adaptive-lifo", "larry"}])
 @pytest.mark.parametrize("gate", [name for name in GATES if name != "none"])
 def test_nobody_starves_below_saturation(ordering, gate):
     """Rare long prompts among many short ones, load below 1: the longest wait is bounded."""
