@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Annotated
 
 from halffull.core.books import Replica
@@ -37,12 +38,9 @@ class KvCost(Policy):
     def choose(self, request: Request, candidates: Sequence[Replica], context: Context) -> Replica:
         """Return a candidate of least (prefill weight x (Q + own uncached) + KD + QK + own)/w."""
         cached, own, weight = context.books.prefixes.matches(request), request.prompt_tokens, self._prefill_weight
+        found = [cached.get(replica.name, 0) for replica in candidates] if cached else repeat(0)
         costs = [
-            (
-                weight * (r.prefill_tokens + own - cached.get(r.name, 0))
-                + (r.decode_tokens + r.waiting_prompt_tokens + own)
-            )
-            / r.weight
-            for r in candidates
+            (weight * (r.prefill_tokens + own - hit) + (r.decode_tokens + r.waiting_prompt_tokens + own)) / r.weight
+            for r, hit in zip(candidates, found, strict=False)
         ]
         return least(candidates, costs, context)

@@ -1,6 +1,6 @@
 """Policy `preble`: exploit a long cached prefix, else explore the replica with the least recent work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Annotated
@@ -51,7 +51,7 @@ class Preble(Policy):
     def choose(self, request: Request, candidates: Sequence[Replica], context: Context) -> Replica:
         """Return the best match if it is long and its replica not hot, else the least work."""
         cached = context.books.prefixes.matches(request)
-        recent = [self._recent(replica, context.now) for replica in candidates]
+        recent = self._recent(candidates, context.now)
         chosen = None
         if cached:
             matches = [-float(cached.get(replica.name, 0)) for replica in candidates]
@@ -60,29 +60,34 @@ class Preble(Policy):
                 if recent[candidates.index(best)] <= self._parameters.hot * min(recent) + 1.0:
                     chosen = best
         if chosen is None:
-            costs = [
-                work + self._own(request, replica, cached.get(replica.name, 0))
-                for work, replica in zip(recent, candidates, strict=True)
-            ]
-            chosen = least(candidates, costs, context)
+            own = self._own(request, candidates, cached)
+            chosen = least(candidates, [work + more for work, more in zip(recent, own, strict=True)], context)
         found = cached.get(chosen.name, 0)
         self._hits = 0.999 * self._hits + found
         self._asked = 0.999 * self._asked + request.prompt_tokens
-        work = self._recent(chosen, context.now) + prefill_work(request.prompt_tokens, found) / chosen.prefill_rate
+        work = (
+            self._recent((chosen,), context.now)[0] + prefill_work(request.prompt_tokens, found) / chosen.prefill_rate
+        )
         self._work[chosen.name] = (work, context.now)
         return chosen
 
-    def _recent(self, replica: Replica, now: float) -> float:
-        """Prefill seconds routed there lately, fading over the window."""
-        work, at = self._work.get(replica.name, (0.0, now))
-        return work * exp((at - now) / self._parameters.window_seconds)
+    def _recent(self, replicas: Sequence[Replica], now: float) -> list[float]:
+        """Prefill seconds routed to each lately, fading over the window."""
+        routed, window_s = self._work, self._parameters.window_seconds
+        pages = [routed.get(replica.name, (0.0, now)) for replica in replicas]
+        return [work * exp((at - now) / window_s) for work, at in pages]
 
-    def _own(self, request: Request, replica: Replica, cached: int) -> float:
-        """Prefill seconds that the request adds, and those that others lose with the cache that it pushes out."""
-        tokens = request.prompt_tokens - cached
-        seconds = prefill_work(request.prompt_tokens, cached) / replica.prefill_rate
-        if replica.kv_tokens is None:
-            return seconds
-        over = replica.decode_tokens + replica.waiting_prompt_tokens + tokens - replica.kv_tokens / 2
-        lost = min(max(over, 0.0), float(tokens)) * self._hits / self._asked
-        return seconds + lost / replica.prefill_rate
+    def _own(self, request: Request, replicas: Sequence[Replica], cached: Mapping[str, int]) -> list[float]:
+        """Prefill seconds that the request adds to each, and those that others lose with the cache that it pushes out."""
+        prompt, whole = request.prompt_tokens, prefill_work(request.prompt_tokens)
+        added = []
+        for replica in replicas:
+            found = cached.get(replica.name, 0) if cached else 0
+            seconds = (prefill_work(prompt, found) if found else whole) / replica.prefill_rate
+            if (kv_tokens := replica.kv_tokens) is not None:
+                tokens = prompt - found
+                over = replica.decode_tokens + replica.waiting_prompt_tokens + tokens - kv_tokens / 2
+                if over > 0:
+                    seconds += min(over, tokens) * self._hits / self._asked / replica.prefill_rate
+            added.append(seconds)
+        return added

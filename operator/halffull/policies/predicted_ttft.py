@@ -45,17 +45,31 @@ class PredictedTtft(Policy):
 
     def choose(self, request: Request, candidates: Sequence[Replica], context: Context) -> Replica:
         """Return the candidate of least cost, those that peers fill first after others."""
-        costs = [self.cost(request, replica, context) + replica.deference_s for replica in candidates]
-        return least(candidates, costs, context)
+        costs = self._costs(request, candidates, context)
+        return least(candidates, [cost + r.deference_s for cost, r in zip(costs, candidates, strict=True)], context)
 
     def cost(self, request: Request, replica: Replica, context: Context) -> float:
         """Return the predicted time to the first token and the weighted own prefill, seconds."""
-        prompt, speed = request.prompt_tokens, replica.prefill_rate
-        work = prefill_work(prompt, context.books.prefixes.matches(request).get(replica.name, 0))
-        step = DECODE_WORK * replica.decoding + KV_WORK * replica.decode_tokens
-        wait = (replica.work_left(context.now) + work + step) / speed
-        if replica.kv_tokens is not None:
-            missing = replica.waiting_prompt_tokens + prompt - (replica.kv_tokens - replica.decode_tokens)
-            if missing > 0:
-                wait = max(wait, missing / max(replica.decode_tokens, 1) * context.books.decode_left_s)
-        return wait + self._own_weight * work / context.books.fleet_rate
+        return self._costs(request, (replica,), context)[0]
+
+    def _costs(self, request: Request, candidates: Sequence[Replica], context: Context) -> list[float]:
+        """Return the cost at each; what does not depend on the replica is computed once, for large fleets."""
+        books, now, prompt = context.books, context.now, request.prompt_tokens
+        cached, fleet_rate, decode_left_s = books.prefixes.matches(request), books.fleet_rate, books.decode_left_s
+        whole = work = prefill_work(prompt)
+        whole_s = own_s = self._own_weight * whole / fleet_rate
+        costs = []
+        for replica in candidates:
+            if cached:
+                found = cached.get(replica.name, 0)
+                work = prefill_work(prompt, found) if found else whole
+                own_s = self._own_weight * work / fleet_rate if found else whole_s
+            decode_tokens, left = replica.decode_tokens, replica.work_left(now) if replica.prefill_work else 0.0
+            step = DECODE_WORK * replica.decoding + KV_WORK * decode_tokens
+            wait = (left + work + step) / replica.prefill_rate
+            if (kv_tokens := replica.kv_tokens) is not None:
+                missing = replica.waiting_prompt_tokens + prompt - (kv_tokens - decode_tokens)
+                if missing > 0:
+                    wait = max(wait, missing / max(decode_tokens, 1) * decode_left_s)
+            costs.append(wait + own_s)
+        return costs
