@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "namespaces": {"watch": {"namespaces": ["team-a", "team-b"]}, "crds": {"enabled": False}},
     "monitoring": {"monitoring": {"enabled": True, "labels": {"release": "prometheus"}}},
+    "external metrics": {"externalMetrics": {"enabled": True}},
     "everything": {
         "global": {"of": "a parent chart"},
         "image": {"repository": "registry.example/halffull", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"},
@@ -44,6 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "priorityClassName": "system-cluster-critical",
         "extraEnv": [{"name": "A", "value": "b"}],
         "nameOverride": "hf",
+        "externalMetrics": {"enabled": True, "secretName": "mine", "caBundle": "bm9uZQ=="},
     },
     "bare": {
         "crds": {"enabled": False},
@@ -175,6 +177,46 @@ def test_monitors_only_on_demand(render: Render) -> None:
     monitors = of_kind(render(VARIANTS["monitoring"]), "PodMonitor", "ServiceMonitor")
     assert sorted(names(monitors)) == ["halffull", "halffull-adopted-routers", "halffull-engines", "halffull-routers"]
     assert all(monitor["metadata"]["labels"]["release"] == "prometheus" for monitor in monitors)
+
+
+def test_external_metrics_only_on_demand(render: Render) -> None:
+    assert not of_kind(render(), "APIService")
+    made = render(VARIANTS["external metrics"])
+    (registration,) = of_kind(made, "APIService")
+    (secret,) = of_kind(made, "Secret")
+    assert registration["spec"]["service"]["name"] in names(of_kind(made, "Service"))
+    assert registration["spec"]["caBundle"] == secret["data"]["ca.crt"]
+    assert "--external-metrics=/certificate" in arguments(made)
+
+    own = render({"externalMetrics": {"enabled": True, "secretName": "mine", "caBundle": "bm9uZQ=="}})
+    (registration,) = of_kind(own, "APIService")
+    assert registration["spec"]["caBundle"] == "bm9uZQ=="
+    assert not of_kind(own, "Secret")
+    with pytest.raises(ValueError, match="secretName needs"):
+        render({"externalMetrics": {"enabled": True, "secretName": "mine"}})
+
+
+def test_an_upgrade_keeps_the_certificate(cluster: ControlPlane, chart: Path, chart_namespaces: None) -> None:
+    def authority() -> str:
+        options = [
+            "-n",
+            "halffull-system",
+            "--kube-version",
+            "1.34.0",
+            "--dry-run=server",
+            "--set",
+            "externalMetrics.enabled=true",
+        ]
+        documents = yaml.safe_load_all(cluster.helm("template", "halffull", str(chart), *options))
+        (registration,) = of_kind([document for document in documents if document], "APIService")
+        return str(registration["spec"]["caBundle"])
+
+    assert authority() != authority()
+    data = {"tls.crt": "Y2VydA==", "tls.key": "a2V5", "ca.crt": "Y2E="}
+    metadata = {"name": "halffull-external-metrics", "namespace": "halffull-system"}
+    cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+    assert authority() == "Y2E="
+    cluster.kubectl("delete", "secret", metadata["name"], "-n", metadata["namespace"])
 
 
 def test_generated_files_are_fresh(root: Path, helm: Path) -> None:

@@ -254,6 +254,7 @@ class ControlPlane:
             "use-service-account-credentials": "true",
             "service-account-private-key-file": "service-account.key",
             "root-ca-file": self.ca_file.name,
+            "horizontal-pod-autoscaler-sync-period": "1s",
         }
         return [f"--{name}={value}" for name, value in flags.items()]
 

@@ -46,3 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "halffull.lease" -}}
 {{ include "halffull.fullname" . }}-operator
 {{- end }}
+
+{{- define "halffull.certificate" -}}
+{{ .Values.externalMetrics.secretName | default (printf "%s-external-metrics" (include "halffull.fullname" .)) }}
+{{- end }}

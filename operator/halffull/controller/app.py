@@ -20,6 +20,7 @@ from aiohttp import web
 
 from halffull.controller import adoption
 from halffull.controller.child import Settings
+from halffull.controller.external_metrics import Serving, served
 from halffull.controller.handlers import shell
 from halffull.controller.kube import ApiError, Document, Kube
 from halffull.controller.leader import LeaseLock, lead
@@ -56,6 +57,8 @@ class Options:
     """that are watched; empty: all"""
     host: str = "0.0.0.0"
     port: int = 8080
+    external_metrics: Serving | None = None
+    """None: the external-metrics API is not served"""
     ready_file: Path | None = None
     """written with the port and the process id once the port is served"""
 
@@ -74,7 +77,7 @@ async def run(options: Options) -> None:
     await web.TCPSite(runner, options.host, options.port).start()
     _announce(runner, options)
     try:
-        async with await Kube.connect(options.kubeconfig) as kube:
+        async with await Kube.connect(options.kubeconfig) as kube, served(kube, options.external_metrics):
             lock = LeaseLock(kube, options.lease.namespace, options.lease.name, options.identity)
             leading = asyncio.create_task(_lead(lock, options, kube, metrics, stop))
             stopping = asyncio.create_task(stop.wait())

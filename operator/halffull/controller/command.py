@@ -15,6 +15,7 @@ import uvloop
 from halffull.controller.app import Options
 from halffull.controller.app import run as run_operator
 from halffull.controller.child import Settings
+from halffull.controller.external_metrics import Serving
 from halffull.controller.names import Key
 
 
@@ -40,6 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--port", type=int, default=8080, help="port of /metrics, /healthz and /readyz; 0: any free one (default: 8080)"
     )
     parser.add_argument(
+        "--external-metrics",
+        type=Path,
+        metavar="DIR",
+        help="serve external.metrics.k8s.io with tls.crt and tls.key of this folder (default: not)",
+    )
+    parser.add_argument(
+        "--external-metrics-port", type=int, default=8443, metavar="PORT", help="... on this port (default: 8443)"
+    )
+    parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help="written with port and process id once the port is served"
     )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
@@ -60,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not found or not namespace or not name:
         sys.stderr.write(f"halffull operator: --lease: {arguments.lease!r} is not NS/NAME\n")
         return 2
+    certificate = arguments.external_metrics
     options = Options(
         Settings(arguments.router_image, arguments.patch_adopted_workloads),
         # a pod restarts under its name: only the random part tells its processes apart
@@ -69,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         namespaces=tuple(arguments.namespace),
         host=arguments.host,
         port=arguments.port,
+        external_metrics=certificate and Serving(certificate, arguments.host, arguments.external_metrics_port),
         ready_file=arguments.ready_file,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
