@@ -20,9 +20,9 @@ from halffull.core.dispatch import Dispatcher
 from halffull.core.limits import Limits
 from halffull.engines.catalog import ENGINES
 from halffull.router import scheduler
-from halffull.router.client import Client
+from halffull.router.http.client import Client
+from halffull.router.http.upstream import Pool, Upstream
 from halffull.router.proxy import Proxy, Settings
-from halffull.router.upstream import Pool, Upstream
 
 ROUNDS = 7
 REPLICAS = 16

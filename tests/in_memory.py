@@ -16,9 +16,9 @@ from halffull.core.limits import Limits
 from halffull.engines.catalog import ENGINES
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
-from halffull.router.client import Client, ClientLimits
+from halffull.router.http.client import Client, ClientLimits
+from halffull.router.http.upstream import Pool, Upstream
 from halffull.router.proxy import Proxy, Settings
-from halffull.router.upstream import Pool, Upstream
 
 ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 14\r\n\r\n{"choices":[]}'
 

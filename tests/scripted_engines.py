@@ -12,7 +12,7 @@ from halffull.core.limits import Limits
 from halffull.engines.catalog import ENGINES
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
-from halffull.router.client import ClientLimits
+from halffull.router.http.client import ClientLimits
 from halffull.router.proxy import Proxy, Settings
 
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"hello there"}],"stream":%b}'

@@ -17,8 +17,8 @@ from halffull.core.exchange import Exchange
 from halffull.core.limits import Limits
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
+from halffull.router.observability.telemetry import Decision
 from halffull.router.scheduler import build
-from halffull.router.telemetry import Decision
 from halffull.sim.profiles import PROFILES
 from halffull.sim.saturation import saturated_throughput
 from halffull.sim.setting import Setting

@@ -17,12 +17,13 @@ from halffull.api.scheduling import Scheduling
 from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
 from halffull.engines.catalog import ENGINES
-from halffull.router import prompt, scheduler
-from halffull.router.engine_client import EngineClient
+from halffull.router import scheduler
+from halffull.router.http.upstream import Pool, Upstream
+from halffull.router.observability.telemetry import Decision
 from halffull.router.proxy import Proxy, Settings
-from halffull.router.scrape import Plan, Scraper
-from halffull.router.telemetry import Decision
-from halffull.router.upstream import Pool, Upstream
+from halffull.router.requests import prompt
+from halffull.router.signals.scrape import Plan, Scraper
+from halffull.router.sources.engine_client import EngineClient
 from halffull.sim.demand import Demand
 from halffull.sim.engine_model import EngineModel, EngineSequence, Outcome
 from halffull.sim.setting import Setting

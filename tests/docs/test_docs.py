@@ -104,7 +104,7 @@ def test_every_metric_of_the_operator_is_explained() -> None:
 
 def test_every_metric_of_the_router_is_explained() -> None:
     pattern = r'(?:_gauge|_counter|_by_reason|_histograms?)\("(\w+)"|PREFIX \+ "(\w+[a-z])"'
-    named = {one or other for one, other in metrics_named_in("router/metrics.py", pattern)}
+    named = {one or other for one, other in metrics_named_in("router/observability/metrics.py", pattern)}
     assert len(named) > 10
     for name in named:
         assert re.search(rf"`{name}(_total)?`", page("metrics")), name

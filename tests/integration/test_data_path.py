@@ -11,7 +11,7 @@ import pytest
 
 from halffull.core.books import Replica
 from halffull.core.limits import Limits
-from halffull.router.client import ClientLimits
+from halffull.router.http.client import ClientLimits
 from scripted_engines import (
     ABORT,
     BUSY,

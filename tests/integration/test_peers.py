@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from halffull.router.peer_link import VERSION, Hello, framed
+from halffull.router.peers.link import VERSION, Hello, framed
 from processes import Running, running
 from routers import address, admin, ready_replicas, status, write_config
 

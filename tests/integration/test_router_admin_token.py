@@ -15,7 +15,7 @@ from halffull.controller.credentials import credentials
 from halffull.controller.endpoints import Endpoint
 from halffull.controller.metrics import Metrics
 from halffull.controller.scrape import Credentials, Scraper
-from halffull.router.admin import guard
+from halffull.router.observability.admin import guard
 from processes import Running, running
 from routers import write_config
 

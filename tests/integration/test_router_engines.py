@@ -15,11 +15,11 @@ from halffull.api.router_config import EngineTarget
 from halffull.core.books import Replica
 from halffull.core.values import State
 from halffull.engines.catalog import ENGINES
-from halffull.router import endpoints
-from halffull.router.discovery import Endpoint, Endpoints
-from halffull.router.endpoints import FixedSource, Saved
-from halffull.router.engine_client import EngineClient, UnreachableError
-from halffull.router.scrape import Plan, Scraper
+from halffull.router.signals.scrape import Plan, Scraper
+from halffull.router.sources import endpoints
+from halffull.router.sources.discovery import Endpoint, Endpoints
+from halffull.router.sources.endpoints import FixedSource, Saved
+from halffull.router.sources.engine_client import EngineClient, UnreachableError
 
 METRICS = """vllm:num_requests_running{engine="0",model_name="m"} 3.0
 vllm:num_requests_waiting{engine="0",model_name="m"} 1.0

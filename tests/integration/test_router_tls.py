@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from halffull.router.tls import ServerTls
+from halffull.router.http.tls import ServerTls
 from processes import running
 from routers import write_config
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from halffull.router import watch
-from halffull.router.kube import ApiServer
-from halffull.router.watch import Watch, session
+from halffull.router.sources import watch
+from halffull.router.sources.kube import ApiServer
+from halffull.router.sources.watch import Watch, session
 
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

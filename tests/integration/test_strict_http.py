@@ -9,7 +9,7 @@ import contextlib
 
 import pytest
 
-from halffull.router.client import AHEAD_BYTES, ClientLimits
+from halffull.router.http.client import AHEAD_BYTES, ClientLimits
 from scripted_engines import (
     CHAT,
     DONE,

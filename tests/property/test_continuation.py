@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halffull.engines.vllm import CHAT, COMPLETIONS
-from halffull.router.answer import Answer
-from halffull.router.pattern import Pattern
-from halffull.router.resume import Continuation, continuation
-from halffull.router.transcript import Allowance
-from halffull.router.usage import Wish, shown
+from halffull.router.answers.answer import Answer
+from halffull.router.answers.pattern import Pattern
+from halffull.router.answers.resume import Continuation, continuation
+from halffull.router.answers.transcript import Allowance
+from halffull.router.answers.usage import Wish, shown
 
 DONE = b"data: [DONE]\n\n"
 ALPHABET = 'ab é漢😀\n"'

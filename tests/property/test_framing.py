@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from halffull.core.errors import Failure
-from halffull.router import framing, head
-from halffull.router.client import Client, ClientLimits
-from halffull.router.head import Head, Heads
+from halffull.router.http import framing, head
+from halffull.router.http.client import Client, ClientLimits
+from halffull.router.http.head import Head, Heads
 from in_memory import Parsed, Transport, World, parse_body, parse_requests, parse_statuses
 from streams import NASTY, REQUESTS, cut, mutated
 

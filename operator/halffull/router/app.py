@@ -25,27 +25,28 @@ from halffull.core.contracts import Rng
 from halffull.core.dispatch import Dispatcher
 from halffull.core.limits import Limits
 from halffull.engines.catalog import ENGINES
-from halffull.router import admin, garbage, metrics, scheduler, tracing
-from halffull.router.access_log import AccessLog
+from halffull.router import garbage, scheduler
 from halffull.router.applier import Applier
 from halffull.router.config import Config
-from halffull.router.config_source import ConfigMapSource, FileSource
-from halffull.router.discovery import address
-from halffull.router.endpoints import Saved
-from halffull.router.engine_client import EngineClient
 from halffull.router.fleet import Fleet
-from halffull.router.inspector import Inspector
-from halffull.router.kube import ApiServer
-from halffull.router.kv_events import KvEvents
-from halffull.router.output import Output
-from halffull.router.peering import Peering
+from halffull.router.http.tls import ServerTls
+from halffull.router.observability import admin, metrics, tracing
+from halffull.router.observability.access_log import AccessLog
+from halffull.router.observability.output import Output
+from halffull.router.observability.recording import Recorder
+from halffull.router.observability.status import Report
+from halffull.router.peers.peering import Peering
 from halffull.router.proxy import Proxy, Settings
-from halffull.router.recording import Recorder
-from halffull.router.scrape import Plan, Scraper
-from halffull.router.status import Report
+from halffull.router.signals.inspector import Inspector
+from halffull.router.signals.kv_events import KvEvents
+from halffull.router.signals.scrape import Plan, Scraper
+from halffull.router.sources.config_source import ConfigMapSource, FileSource
+from halffull.router.sources.discovery import address
+from halffull.router.sources.endpoints import Saved
+from halffull.router.sources.engine_client import EngineClient
+from halffull.router.sources.kube import ApiServer
+from halffull.router.sources.watch import session
 from halffull.router.supervision import again
-from halffull.router.tls import ServerTls
-from halffull.router.watch import session
 
 LOG = logging.getLogger(__name__)
 TICK_S = 0.05

@@ -15,19 +15,19 @@ from halffull.core.contracts import Rng
 from halffull.core.dispatch import Dispatcher
 from halffull.engines.catalog import ENGINES
 from halffull.router import scheduler
-from halffull.router.access_log import AccessLog
-from halffull.router.client import ClientLimits
-from halffull.router.endpoints import FixedSource, Saved, SliceSource
-from halffull.router.engine_client import EngineClient, engine_tls
 from halffull.router.fleet import Fleet
-from halffull.router.kube import ApiServer
-from halffull.router.kv_events import KvEvents
-from halffull.router.priority import Priority
+from halffull.router.http.client import ClientLimits
+from halffull.router.observability.access_log import AccessLog
+from halffull.router.observability.recording import Recorder
 from halffull.router.proxy import BYTES_PER_TOKEN, Proxy, Settings
-from halffull.router.recording import Recorder
-from halffull.router.scrape import Plan, Scraper
+from halffull.router.requests.priority import Priority
+from halffull.router.requests.tokenizer import Tokenizer
+from halffull.router.signals.kv_events import KvEvents
+from halffull.router.signals.scrape import Plan, Scraper
+from halffull.router.sources.endpoints import FixedSource, Saved, SliceSource
+from halffull.router.sources.engine_client import EngineClient, engine_tls
+from halffull.router.sources.kube import ApiServer
 from halffull.router.supervision import again
-from halffull.router.tokenizer import Tokenizer
 
 EndpointSource = FixedSource | SliceSource
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import uvloop
 
 from halffull.api.router_config import EngineTarget
-from halffull.router import heap, kube, peering
+from halffull.router import heap
 from halffull.router.app import ConfigMap, Options, Router
-from halffull.router.peering import Peering
-from halffull.router.tls import ServerTls
+from halffull.router.http.tls import ServerTls
+from halffull.router.peers import peering
+from halffull.router.peers.peering import Peering
+from halffull.router.sources import kube
 from halffull.router.workers import Place, Workers
 
 LOG = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from ssl import SSLContext
 from typing import Protocol
 
 from halffull.core.books import Replica
-from halffull.router.upstream import Pool, Upstream
+from halffull.router.http.upstream import Pool, Upstream
 
 
 class Sender(Protocol):

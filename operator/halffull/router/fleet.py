@@ -12,7 +12,7 @@ from halffull.api.router_config import Balance, ReplicaBalance
 from halffull.core.books import Books, Replica
 from halffull.core.health import Verdict
 from halffull.core.values import State
-from halffull.router.discovery import Endpoint, Endpoints, difference
+from halffull.router.sources.discovery import Endpoint, Endpoints, difference
 
 LOG = logging.getLogger(__name__)
 

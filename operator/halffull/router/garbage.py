@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from halffull.router.telemetry import Histogram
+from halffull.router.observability.telemetry import Histogram
 
 THRESHOLDS = (20_000, 20, 20)
 """objects made and not freed until the young ones are looked at, and how many such looks until the older ones are"""

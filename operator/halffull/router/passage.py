@@ -13,15 +13,17 @@ from halffull.core.exchange import Exchange
 from halffull.core.faults import Blame, Fault
 from halffull.core.values import Request
 from halffull.engines.base import Dialect, Path, aborted, dead
-from halffull.router import dialect, framing, prompt, resume
-from halffull.router.answer import Answer
-from halffull.router.blocks import BLOCK_BYTES
-from halffull.router.client import Client
-from halffull.router.dialect import Event
-from halffull.router.framing import Headers
-from halffull.router.head import Head
-from halffull.router.resume import Continuation
-from halffull.router.upstream import Upstream
+from halffull.router.answers import dialect, resume
+from halffull.router.answers.answer import Answer
+from halffull.router.answers.dialect import Event
+from halffull.router.answers.resume import Continuation
+from halffull.router.http import framing
+from halffull.router.http.client import Client
+from halffull.router.http.framing import Headers
+from halffull.router.http.head import Head
+from halffull.router.http.upstream import Upstream
+from halffull.router.requests import prompt
+from halffull.router.requests.blocks import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from halffull.router.proxy import Proxy
@@ -234,10 +236,9 @@ class Passage:
         proxy, exchange = self._proxy, self.exchange
         prompt_tokens = generated = None
         if self._answer.status == 200 and body[:1] == b"{":
-            prompt_tokens, generated, response_id = dialect.usage(body)
-            made_here = response_id is not None and response_id.startswith("resp_")
-            if response_id and made_here and exchange is not None and exchange.replica is not None:
-                proxy.remember(response_id, exchange.replica.name)
+            prompt_tokens, generated, made = dialect.usage(body)
+            if made is not None and made.startswith("resp_") and exchange is not None and exchange.replica is not None:
+                proxy.remember(made, exchange.replica.name)
         if exchange is not None:
             proxy.dispatcher.started(exchange, proxy.clock())
         lines = self._own_lines()
@@ -288,8 +289,8 @@ class Passage:
         if exchange is None or exchange.replica is None:
             return
         message = f"{treatment.message}: {detail}." if detail else f"{treatment.message}."
-        retry_after_s = max(ceil(pause_s), 1) if treatment.blame is Blame.BUSY else None
-        failure = Failure(treatment.reason, message, retry_after_s=retry_after_s)
+        busy = treatment.blame is Blame.BUSY
+        failure = Failure(treatment.reason, message, retry_after_s=max(ceil(pause_s), 1) if busy else None)
         proxy.telemetry.of(exchange.replica.name).failures += 1
         if self._flowing and not self._continue(failure, fault):
             return

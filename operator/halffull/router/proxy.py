@@ -20,17 +20,18 @@ from halffull.core.estimators import Ratio
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.values import Request, State
 from halffull.engines.base import Adapter, Dialect, Path
-from halffull.router import dialect, framing
-from halffull.router.blocks import blocks_of
-from halffull.router.client import Client, ClientLimits
+from halffull.router.answers import dialect
+from halffull.router.answers.transcript import Allowance
 from halffull.router.engines import Engines
-from halffull.router.head import Head
+from halffull.router.http import framing
+from halffull.router.http.client import Client, ClientLimits
+from halffull.router.http.head import Head
+from halffull.router.observability.telemetry import Ended, Telemetry
 from halffull.router.passage import Passage
-from halffull.router.priority import Priority, number
-from halffull.router.prompt import Prompt, texts
-from halffull.router.telemetry import Ended, Telemetry
-from halffull.router.tokenizer import COUNTED, Tokenizer
-from halffull.router.transcript import Allowance
+from halffull.router.requests.blocks import blocks_of
+from halffull.router.requests.priority import Priority, number
+from halffull.router.requests.prompt import Prompt, texts
+from halffull.router.requests.tokenizer import COUNTED, Tokenizer
 
 BYTES_PER_TOKEN = 4.0
 """of text, until `usage` of an answer says better"""

@@ -23,10 +23,10 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, gener
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from halffull.router import merge
-from halffull.router.admin import DECISIONS_SHOWN, guard, streamed
-from halffull.router.discovery import address
-from halffull.router.output import Output
+from halffull.router.observability import merge
+from halffull.router.observability.admin import DECISIONS_SHOWN, guard, streamed
+from halffull.router.observability.output import Output
+from halffull.router.sources.discovery import address
 
 LOG = logging.getLogger(__name__)
 ANSWER_S = 5.0

@@ -5,8 +5,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halffull.router.blocks import BLOCK_BYTES, MOST, blocks_of
-from halffull.router.prompt import session
+from halffull.router.requests.blocks import BLOCK_BYTES, MOST, blocks_of
+from halffull.router.requests.prompt import session
 
 KEY = b"k" * 16
 texts = st.text(max_size=3 * BLOCK_BYTES)

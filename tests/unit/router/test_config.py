@@ -9,7 +9,7 @@ import pytest
 
 from halffull.api.router_config import RouterConfig
 from halffull.router.config import Config
-from halffull.router.config_source import FileSource
+from halffull.router.sources.config_source import FileSource
 
 GOOD: dict[str, Any] = {"modelDeployment": {"name": "m"}, "model": "m", "engine": {"endpoints": ["127.0.0.1:1"]}}
 

@@ -5,9 +5,9 @@ import asyncio
 import httptools
 import pytest
 
-from halffull.router.client import ClientLimits
-from halffull.router.framing import Headers
-from halffull.router.upstream import MAX_HEAD_BYTES, Pool, Upstream
+from halffull.router.http.client import ClientLimits
+from halffull.router.http.framing import Headers
+from halffull.router.http.upstream import MAX_HEAD_BYTES, Pool, Upstream
 from in_memory import ANSWER, Transport, World
 
 ASK = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from halffull.core.errors import Failure, Reason
 from halffull.engines.base import Dialect
-from halffull.router import dialect, prompt
-from halffull.router.dialect import Event
+from halffull.router.answers import dialect
+from halffull.router.answers.dialect import Event
+from halffull.router.requests import prompt
 
 RECORDINGS = Path(__file__).parents[2] / "recordings" / "vllm-0.32"
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from halffull.core.values import State
-from halffull.router.discovery import Changes, Endpoint, difference, from_slices, split_address
+from halffull.router.sources.discovery import Changes, Endpoint, difference, from_slices, split_address
 
 
 def entry(name: str, address: str, **conditions: bool | None) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from halffull.api.router_config import Balance
 from halffull.core.books import Books, Replica
 from halffull.core.health import Verdict
 from halffull.core.values import State
-from halffull.router.discovery import Endpoint
 from halffull.router.fleet import Fleet
+from halffull.router.sources.discovery import Endpoint
 
 
 class World:

@@ -3,8 +3,8 @@
 import pytest
 
 import fuzz
-from halffull.router.client import Client
-from halffull.router.upstream import Upstream
+from halffull.router.http.client import Client
+from halffull.router.http.upstream import Upstream
 
 
 async def test_mutated_streams_of_clients_and_engines() -> None:

@@ -3,7 +3,7 @@
 import gc
 
 from halffull.router.garbage import THRESHOLDS, tamed
-from halffull.router.telemetry import DELAY_BUCKETS, Histogram
+from halffull.router.observability.telemetry import DELAY_BUCKETS, Histogram
 
 
 def test_the_collector_is_rare_and_measured_while_the_router_runs() -> None:

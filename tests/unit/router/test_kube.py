@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from halffull.router.kube import CredentialsError, from_kubeconfig, in_cluster
+from halffull.router.sources.kube import CredentialsError, from_kubeconfig, in_cluster
 
 ENVIRONMENT = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
 

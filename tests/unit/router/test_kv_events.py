@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from halffull.core.kv_events import Cleared, Removed, Stored
-from halffull.router.kv_events import read
+from halffull.router.signals.kv_events import read
 
 STORED = {
     "type": "BlockStored", "block_hashes": [b"\x01" * 32, 7], "parent_block_hash": None, "token_ids": [1] * 32,

@@ -13,8 +13,8 @@ from halffull.engines.base import Dialect, Path
 from halffull.engines.catalog import ENGINES
 from halffull.orderings.catalog import ORDERINGS
 from halffull.policies.catalog import POLICIES
-from halffull.router.priority import CLASS, HEADER, Priority, number
 from halffull.router.proxy import Proxy, Settings
+from halffull.router.requests.priority import CLASS, HEADER, Priority, number
 
 RANK = 77
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from halffull.api.router import Record
-from halffull.router import recording
-from halffull.router.recording import Recorder, append, block_key, older
+from halffull.router.observability import recording
+from halffull.router.observability.recording import Recorder, append, block_key, older
 from halffull.sim.trace import parse_trace
 from in_memory import ANSWER, World
 

@@ -14,13 +14,14 @@ from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
 from halffull.core.limits import Limits
 from halffull.core.values import Request, Signals, State
-from halffull.router import admin, metrics, scheduler
+from halffull.router import scheduler
 from halffull.router.config import Config
-from halffull.router.discovery import Endpoint
 from halffull.router.fleet import Fleet
-from halffull.router.scrape import Plan, Scraper
-from halffull.router.status import Report
-from halffull.router.telemetry import Decision, Telemetry
+from halffull.router.observability import admin, metrics
+from halffull.router.observability.status import Report
+from halffull.router.observability.telemetry import Decision, Telemetry
+from halffull.router.signals.scrape import Plan, Scraper
+from halffull.router.sources.discovery import Endpoint
 
 DOCUMENT = {
     "hash": "h" * 64,

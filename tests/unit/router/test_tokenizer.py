@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from halffull.api.router_config import EngineTarget, RouterConfig, Source
-from halffull.router.tokenizer import COUNTED, Tokenizer
+from halffull.router.requests.tokenizer import COUNTED, Tokenizer
 from in_memory import World
 
 tokenizers = pytest.importorskip("tokenizers")

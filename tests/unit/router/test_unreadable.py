@@ -4,7 +4,8 @@ import pytest
 
 from halffull.core.errors import Failure, Reason
 from halffull.engines.base import Dialect
-from halffull.router import dialect, prompt
+from halffull.router.answers import dialect
+from halffull.router.requests import prompt
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 

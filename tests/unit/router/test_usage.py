@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from halffull.engines.vllm import CHAT, COMPLETIONS
-from halffull.router.resume import continuation
-from halffull.router.transcript import Allowance
-from halffull.router.usage import OPTIONS, Wish, asking, shown, wish
+from halffull.router.answers.resume import continuation
+from halffull.router.answers.transcript import Allowance
+from halffull.router.answers.usage import OPTIONS, Wish, asking, shown, wish
 
 RECORDING = Path(__file__).parents[2] / "recordings" / "vllm-0.32" / "chat_stream_usage.http"
 STREAM = RECORDING.read_bytes().replace(b"\r\n", b"\n").partition(b"\n\n")[2]

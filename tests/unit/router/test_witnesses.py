@@ -8,9 +8,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from halffull.router.access_log import AccessLog
-from halffull.router.telemetry import Ended
-from halffull.router.tracing import Spans
+from halffull.router.observability.access_log import AccessLog
+from halffull.router.observability.telemetry import Ended
+from halffull.router.observability.tracing import Spans
 
 ENDED = Ended(
     request_id="r-1", method="POST", path="/v1/completions", status=200, reason="", replica="pod-0", attempts=2,

@@ -15,11 +15,11 @@ import msgspec
 
 from halffull.core.contracts import Rng
 from halffull.core.values import State
-from halffull.router import discovery
-from halffull.router.discovery import Endpoint, Endpoints
-from halffull.router.engine_client import FAILURES, EngineClient, UnreachableError
-from halffull.router.kube import ApiServer
-from halffull.router.watch import Objects, Watch
+from halffull.router.sources import discovery
+from halffull.router.sources.discovery import Endpoint, Endpoints
+from halffull.router.sources.engine_client import FAILURES, EngineClient, UnreachableError
+from halffull.router.sources.kube import ApiServer
+from halffull.router.sources.watch import Objects, Watch
 
 LOG = logging.getLogger(__name__)
 PROBE_INTERVAL_S = 1.0

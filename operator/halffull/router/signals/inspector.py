@@ -12,9 +12,9 @@ from collections.abc import Callable
 from halffull.core.books import Replica
 from halffull.core.health import Verdict
 from halffull.core.values import Signals
-from halffull.router.engine_client import FAILURES
 from halffull.router.proxy import Proxy
-from halffull.router.scrape import Plan
+from halffull.router.signals.scrape import Plan
+from halffull.router.sources.engine_client import FAILURES
 
 LOG = logging.getLogger(__name__)
 LOOK_S = 2.0

@@ -6,8 +6,8 @@ An event that differs in anything else, or whose text has a quotation mark, is r
 
 import re
 
-from halffull.router import usage
-from halffull.router.usage import Wish
+from halffull.router.answers import usage
+from halffull.router.answers.usage import Wish
 
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|arguments|delta)":"')
 _USAGE = b',"usage":{'

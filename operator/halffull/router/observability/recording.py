@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from halffull.api.router import Record
-from halffull.router.blocks import BLOCK_BYTES
+from halffull.router.observability.telemetry import Ended
 from halffull.router.proxy import Proxy
-from halffull.router.telemetry import Ended
+from halffull.router.requests.blocks import BLOCK_BYTES
 
 LOG = logging.getLogger(__name__)
 FLUSH_S = 1.0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from halffull.router.telemetry import Ended
+from halffull.router.observability.telemetry import Ended
 
 
 def tracer(clock: Callable[[], float], wall_clock: Callable[[], float]) -> Callable[[Ended], None] | None:

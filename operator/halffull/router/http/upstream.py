@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from halffull.router.framing import BODILESS, Headers
+from halffull.router.http.framing import BODILESS, Headers
 
 IDLE_S = 4.0
 """an idle connection is not used again after this time: uvicorn, which serves most engines, closes at 5 s"""

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from halffull.api.router_config import EngineTarget
-from halffull.router import discovery
-from halffull.router.framing import Headers
-from halffull.router.upstream import IDLE_S, Pool, Reader, Upstream
+from halffull.router.http.framing import Headers
+from halffull.router.http.upstream import IDLE_S, Pool, Reader, Upstream
+from halffull.router.sources import discovery
 
 LARGEST_ANSWER = 4 << 20
 """bytes; a vLLM's exposition has 58 kB"""

@@ -12,8 +12,8 @@ import aiohttp
 
 from halffull.api.router_config import CONFIG_MAP_KEY
 from halffull.core.contracts import Rng
-from halffull.router.kube import ApiServer
-from halffull.router.watch import Objects, Watch
+from halffull.router.sources.kube import ApiServer
+from halffull.router.sources.watch import Objects, Watch
 
 LOG = logging.getLogger(__name__)
 POLL_S = 0.2

@@ -10,12 +10,12 @@ from pathlib import Path
 import aiohttp
 
 from halffull.core.contracts import Rng
-from halffull.router.discovery import Endpoints, split_address
-from halffull.router.endpoints import Saved, SliceSource
-from halffull.router.kube import ApiServer
-from halffull.router.peers import Address, Sharing
+from halffull.router.peers.sharing import Address, Sharing
 from halffull.router.proxy import Proxy
-from halffull.router.scrape import Scraper
+from halffull.router.signals.scrape import Scraper
+from halffull.router.sources.discovery import Endpoints, split_address
+from halffull.router.sources.endpoints import Saved, SliceSource
+from halffull.router.sources.kube import ApiServer
 
 PORT = 8102
 PORT_NAMES = ("peers",)

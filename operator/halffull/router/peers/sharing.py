@@ -17,9 +17,9 @@ from pathlib import Path
 from halffull.core.books import Replica
 from halffull.core.contracts import Rng
 from halffull.core.peers import DEFERENCE_S, Peers
-from halffull.router.peer_link import Link, News, Scraped, Stored, Told, framed
+from halffull.router.peers.link import Link, News, Scraped, Stored, Told, framed
 from halffull.router.proxy import Proxy
-from halffull.router.scrape import Scraper
+from halffull.router.signals.scrape import Scraper
 
 LOG = logging.getLogger(__name__)
 TOGETHER_S = 0.02

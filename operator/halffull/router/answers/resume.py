@@ -12,10 +12,10 @@ import msgspec
 
 from halffull.core.faults import Fault
 from halffull.engines.base import Continuing, Path, aborted, dead
-from halffull.router import usage
-from halffull.router.pattern import Pattern
-from halffull.router.transcript import Allowance, Choice, Chunk, Transcript, chunk_in
-from halffull.router.usage import Wish
+from halffull.router.answers import usage
+from halffull.router.answers.pattern import Pattern
+from halffull.router.answers.transcript import Allowance, Choice, Chunk, Transcript, chunk_in
+from halffull.router.answers.usage import Wish
 
 _DONE = b"data: [DONE]\n\n"
 

@@ -7,7 +7,7 @@ Keyed and chained: a hash says nothing of the text to anyone without this proces
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from halffull.router import prompt
+from halffull.router.requests import prompt
 
 BLOCK_BYTES = 512
 """text of one block: about eight of a vLLM's blocks; shorter ones cost more and find little more"""

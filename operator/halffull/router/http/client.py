@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from halffull.core.errors import Failure, Reason
-from halffull.router import framing, head
-from halffull.router.body import Body, Chunked, Sized, too_large
-from halffull.router.head import Head
+from halffull.router.http import framing, head
+from halffull.router.http.body import Body, Chunked, Sized, too_large
+from halffull.router.http.head import Head
 
 NEVER = float("inf")
 AHEAD_BYTES = 64 << 10

@@ -10,13 +10,13 @@ from typing import Any
 from halffull.api.scheduling import Scheduling
 from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
-from halffull.router import peers
 from halffull.router.config import Config
 from halffull.router.fleet import Fleet
-from halffull.router.peers import Sharing
+from halffull.router.observability.telemetry import Telemetry
+from halffull.router.peers import sharing as peers
+from halffull.router.peers.sharing import Sharing
 from halffull.router.scheduler import names_of
-from halffull.router.scrape import Scraper
-from halffull.router.telemetry import Telemetry
+from halffull.router.signals.scrape import Scraper
 
 RECENT_S = 30.0
 """first tokens of this long back make the percentiles"""

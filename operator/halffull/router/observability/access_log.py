@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from halffull.core.contracts import Rng
-from halffull.router.telemetry import Ended
+from halffull.router.observability.telemetry import Ended
 
 
 class AccessLog:

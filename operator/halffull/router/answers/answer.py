@@ -7,10 +7,11 @@ client, so a request whose engine gives up behind them can still be moved. Bytes
 import re
 
 from halffull.engines.base import Dialect
-from halffull.router import dialect, framing
-from halffull.router.dialect import Event
-from halffull.router.framing import Headers
-from halffull.router.pattern import Pattern
+from halffull.router.answers import dialect
+from halffull.router.answers.dialect import Event
+from halffull.router.answers.pattern import Pattern
+from halffull.router.http import framing
+from halffull.router.http.framing import Headers
 
 HELD_BYTES = 256 << 10
 """of an answer that has not started; beyond it the answer counts as started"""

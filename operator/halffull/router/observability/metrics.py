@@ -13,9 +13,9 @@ from prometheus_client.registry import Collector
 
 from halffull.core.books import Replica
 from halffull.core.values import State
-from halffull.router.peers import Sharing
-from halffull.router.status import Report
-from halffull.router.telemetry import Histogram, ReplicaCounters
+from halffull.router.observability.status import Report
+from halffull.router.observability.telemetry import Histogram, ReplicaCounters
+from halffull.router.peers.sharing import Sharing
 
 PREFIX = "halffull_router_"
 

@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 
 from halffull.core.contracts import Rng
-from halffull.router.kube import ApiServer
+from halffull.router.sources.kube import ApiServer
 
 LOG = logging.getLogger(__name__)
 WATCH_SECONDS = 290

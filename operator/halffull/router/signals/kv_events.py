@@ -17,7 +17,7 @@ from halffull.core.books import Replica
 from halffull.core.kv_events import Cleared, EngineCache, Event, Removed, Stored
 from halffull.core.prefix import PrefixIndex
 from halffull.core.values import Request
-from halffull.router.engine_client import FAILURES, EngineClient
+from halffull.router.sources.engine_client import FAILURES, EngineClient
 
 try:
     import zmq

@@ -16,7 +16,7 @@ from halffull.core.books import Replica
 from halffull.core.contracts import Rng
 from halffull.core.values import Signals
 from halffull.engines.base import Adapter
-from halffull.router.engine_client import FAILURES, EngineClient
+from halffull.router.sources.engine_client import FAILURES, EngineClient
 
 LOG = logging.getLogger(__name__)
 MODELS_INTERVAL_S = 15.0

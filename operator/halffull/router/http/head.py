@@ -11,8 +11,8 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 from halffull.core.errors import Failure, Reason
-from halffull.router import framing
-from halffull.router.framing import Headers
+from halffull.router.http import framing
+from halffull.router.http.framing import Headers
 
 MOST_DIGITS = 18
 """of a Content-Length: every such number fits in 64 bits"""

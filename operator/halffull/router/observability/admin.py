@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 
-from halffull.router.status import Report
+from halffull.router.observability.status import Report
 
 DECISIONS_SHOWN = 100
 GUARDED = frozenset({"/status", "/decisions", "/recording"})

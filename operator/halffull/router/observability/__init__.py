@@ -1,0 +1,1 @@
+"""What the router says of itself: counters, metrics, status, spans, logs, recordings."""

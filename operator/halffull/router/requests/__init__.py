@@ -1,0 +1,1 @@
+"""What scheduling and engines need to know of a request: read of its body, hashed, counted, ranked."""

@@ -1,0 +1,1 @@
+"""What engines say of themselves: metrics, model lists, health, KV events."""
