@@ -14,15 +14,19 @@ Without enough evidence nothing is concluded and a weight stays; constant eviden
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import exp, inf
+from math import exp, inf, sqrt
 
 from halffull.core.health import PREFILL_FACTOR
-from halffull.core.speed import MIN_RUNNING, Interval, interval, restarted, speed, step_work
+from halffull.core.speed import MIN_RUNNING, Interval, error, interval, restarted, speed, step_work
 from halffull.core.trust import Finding, Look, judge, kept
 from halffull.core.values import Signals
 
 NONE = 0.02
 """part of a replica below which others' load is none"""
+
+
+SURE = 4.0
+"""standard errors of a relative speed below which a change of it may be chance: a fleet is looked at thousands of times a day"""
 
 
 class Mark(StrEnum):
@@ -214,6 +218,9 @@ def rebalance(fleet: Fleet, now: float, settings: Settings | None = None) -> tup
             hysteresis *= 2  # to and fro is more likely noise than news
         if marks[name] is not Mark.FRESH or not settled or abs(wanted - page.weight) <= hysteresis * page.weight:
             continue
+        doubt = SURE * _error(name, pages, speeds)
+        if min(wanted, page.weight) >= max(wanted, page.weight) * (1 - doubt):
+            continue
         weight = 1.0 if whole else round(wanted, 2)  # else it could never return to 1
         if weight != page.weight:
             pages[name] = replace(page, weight=weight, changed_at=now, changed_by=weight - page.weight)
@@ -365,6 +372,18 @@ def _relative_speeds(pages: Mapping[str, Page], limits: Settings) -> dict[str, f
         return dict.fromkeys(speeds)
     fastest = max(known)
     return {name: found / fastest if found is not None else None for name, found in speeds.items()}
+
+
+def _error(name: str, pages: Mapping[str, Page], speeds: Mapping[str, float | None]) -> float:
+    """Return the relative standard error of a replica's speed relative to the fastest; 0 where it is not known."""
+    if speeds[name] is None:
+        return 0.0
+    step = step_work(page.evidence for page in pages.values())
+    errors = [
+        error(pages[each].evidence, step, counted=any(found.counted for found in pages[each].evidence))
+        for each in {name, max(speeds, key=lambda one: speeds[one] or 0.0)}
+    ]
+    return sqrt(sum(each**2 for each in errors))
 
 
 def _mark(page: Page, now: float, limits: Settings) -> Mark:

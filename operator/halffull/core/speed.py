@@ -9,7 +9,7 @@ bursts nor long pauses make a replica look slow or fast.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, sqrt
 
 from halffull.core.values import Signals
 
@@ -122,6 +122,21 @@ def speed(evidence: Sequence[Interval], evidence_s: float, step: float, *, count
         return None
     work = sum(each.work_of_tokens + each.generated * step for each in used)
     return work / sum(each.token_seconds for each in used)
+
+
+def error(evidence: Sequence[Interval], step: float, *, counted: bool) -> float:
+    """Return the relative standard error of `speed`: of a ratio of sums over intervals that differ by chance.
+
+    That of few is larger, as the variance of Student's t. 0 where that has none: three intervals make enough evidence only where
+    each is long. Source: Cochran, Sampling Techniques, 3rd ed., section 6.4.
+    """
+    used = [each for each in evidence if each.counted is counted]
+    works = [each.work_of_tokens + each.generated * step for each in used]
+    if len(used) <= 3 or not sum(works):
+        return 0.0
+    found = sum(works) / sum(each.token_seconds for each in used)
+    squares = sum((work - found * each.token_seconds) ** 2 for work, each in zip(works, used, strict=True))
+    return sqrt(squares * len(used) / (len(used) - 3)) / sum(works)
 
 
 def restarted(before: Signals | None, after: Signals | None) -> bool:

@@ -62,6 +62,17 @@ class Outcome:
         return (self.last_token_s - self.ttft_s) / (self.tokens - 1)
 
 
+FAILURES = (TimeoutError, aiohttp.ClientError, OSError)
+"""what ends a request without an answer"""
+
+
+def failure(error: BaseException) -> str:
+    """Name one of them for people."""
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return "cannot connect" if isinstance(error, aiohttp.ClientConnectorError) else f"broken: {type(error).__name__}"
+
+
 class Client:
     """Connections to one target; an async context manager."""
 
@@ -107,12 +118,8 @@ class Client:
                                     first_token(outcome)
                 else:
                     answer.plain(await response.read())
-        except TimeoutError:
-            outcome.error = "timeout"
-        except aiohttp.ClientConnectorError:
-            outcome.error = "cannot connect"
-        except (aiohttp.ClientError, OSError) as error:
-            outcome.error = f"broken: {type(error).__name__}"
+        except FAILURES as error:
+            outcome.error = failure(error)
         outcome.duration_s = now() - due_s
         outcome.tokens = answer.tokens
         outcome.error = outcome.error or answer.incomplete()

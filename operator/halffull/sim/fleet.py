@@ -39,6 +39,12 @@ def pooled(profile: Profile, replicas: int) -> Profile:
     )
 
 
+def replica_of(index: int, profile: Profile) -> Replica:
+    """Return what a router knows of a replica before it has asked it anything."""
+    limits = {"max_sequences": profile.max_sequences, "max_batched_tokens": profile.max_batched_tokens}
+    return Replica(f"replica-{index}", "simulated", 8000 + index, **limits)
+
+
 def true_rate(profile: Profile, slowness: float) -> float:
     """Prompt tokens per second of a replica that is so much slower than its profile."""
     return 1 / (profile.per_prefill_token * slowness)
@@ -48,13 +54,7 @@ def _engine(setting: Setting, index: int, profile: Profile, speed: float) -> Vir
     pages, routers = [], setting.scenario.routers
     sharing = routers.share_seconds is not None
     for router in range(routers.count):
-        replica = Replica(
-            f"replica-{index}",
-            "simulated",
-            8000 + index,
-            max_sequences=profile.max_sequences,
-            max_batched_tokens=profile.max_batched_tokens,
-        )
+        replica = replica_of(index, profile)
         replica.kv_tokens = float(profile.kv_tokens)
         if setting.scenario.engines.speeds_told:
             replica.prefill_rate_told = true_rate(profile, 1 / speed)

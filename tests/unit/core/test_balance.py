@@ -1,5 +1,7 @@
 """The rebalancer's rules one by one: evidence, idle time, restarts, marks, hysteresis, estimates instead of counters."""
 
+import random
+
 import pytest
 
 from halffull.core.balance import Fleet, Mark, Reading, Settings, carried, observe, rebalance
@@ -200,3 +202,32 @@ def test_settings_are_the_callers():
     _, decision = rebalance(state, 10, Settings(evidence_s=9, lowest=0.6))
 
     assert decision.weights == {"a": 1.0, "b": 0.6}
+
+
+def test_few_and_uneven_samples_of_a_balanced_fleet_change_nothing():
+    """Now and then five seconds of work, some of it on short prompts: by chance one replica had more of these lately."""
+    rng, made = random.Random(3), {"a": [0.0, 0.0], "b": [0.0, 0.0]}
+    state, changes = Fleet(), []
+    for now in range(0, 20_000, 5):
+        readings = {}
+        for name, counters in made.items():
+            if rng.random() < 0.2:
+                counters[0] += 5000 * rng.choice((0.3, 1, 1, 1, 1))
+                counters[1] += 40
+            readings[name] = Reading(
+                Signals(running=0, prompt_tokens=counters[0], generation_tokens=counters[1], token_seconds=counters[1])
+            )
+        state, decision = rebalance(observe(state, readings, now), now)
+        changes += decision.changes
+
+    assert changes == []
+
+
+def test_counters_that_lied_for_a_while_do_not_make_a_replica_look_fast():
+    def lying(now: float) -> Reading:
+        told = Signals(running=8, prompt_tokens=7, generation_tokens=7)
+        return Reading(told) if 200 <= now < 220 else working(now, 1)
+
+    _, _, changes = rounds(Fleet(), {"a": steady(1), "b": lying}, seconds=600)
+
+    assert changes == []
