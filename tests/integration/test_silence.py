@@ -87,7 +87,10 @@ async def test_what_a_silent_engine_holds_goes_on_elsewhere(
     assert {len(text.split()) for _, text, _ in answers} == {400}
     assert len({text for _, text, _ in answers}) == 1, "engines answer the same prompt alike, so no seam shows"
     requests = status(router)["requests"]
-    assert (requests["continued"], requests["moved"]) == (4, {"engine_silent": 10})
+    moved = requests["moved"]  # those that wait there may leave as soon as it is suspected, before it is found dead
+    assert (requests["continued"], sum(moved.values())) == (4, 10)
+    assert moved.keys() <= {"engine_silent", "moved"}
+    assert moved["engine_silent"] >= 4
     if fault is signal.SIGSTOP:
         assert state(router, engines[0]) == "Down"
         os.kill(engines[0].process.pid, signal.SIGCONT)
@@ -101,7 +104,9 @@ async def test_a_started_stream_that_may_not_go_on_ends_with_an_error(fleet: tup
     broken = [answer for answer in answers if answer[2]]
     assert {(replica, code) for replica, _, code in broken} == {(address(engines[0]), "engine_silent")}
     assert len(broken) == 4
-    assert status(router)["requests"]["moved"] == {"engine_silent": 6}
+    moved = status(router)["requests"]["moved"]
+    assert sum(moved.values()) == 6
+    assert moved.keys() <= {"engine_silent", "moved"}
 
 
 async def test_a_long_plain_answer_and_a_full_engine_are_left_alone(fleet: tuple[Running, list[Running]]) -> None:
