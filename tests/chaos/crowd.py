@@ -13,6 +13,7 @@ from typing import Self
 import aiohttp
 
 from chaos.questions import Question, Questions
+from halffull.local.client import FAILURES, failure
 
 PATIENCE_S = 120.0
 """longest wait for one whole answer"""
@@ -96,12 +97,8 @@ class Crowd:
         outcome = Outcome(question, due)
         try:
             await self._read(question, outcome)
-        except TimeoutError:
-            outcome.failure = "no answer in time"
-        except aiohttp.ClientConnectorError:
-            outcome.failure = "cannot connect"
-        except (aiohttp.ClientError, OSError) as error:
-            outcome.failure = f"broken: {type(error).__name__}"
+        except FAILURES as error:
+            outcome.failure = failure(error)
         outcome.ended_s = asyncio.get_running_loop().time()
         self.outcomes.append(outcome)
 

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from chaos.questions import MODEL
+from chaos.stage import ENGINE, Stage, Up, ready, until
+
 BUSY = b'{"error":{"message":"The engine is currently busy.","type":"Service Unavailable","param":null,"code":503}}'
 STATUS_503 = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
     len(BUSY),
@@ -85,6 +88,20 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(1 << 16):
         writer.write(data)
     writer.close()
+
+
+@asynccontextmanager
+async def up_behind_relays(stage: Stage, engines: int) -> AsyncIterator[tuple[Up, list[Relay]]]:
+    """Run `halffull up` with engines at fixed addresses, each behind one of them; return once all are ready."""
+    async with AsyncExitStack() as stack:
+        made = [
+            await stack.enter_async_context(stage.child("engine", "--model", MODEL, *ENGINE)) for _ in range(engines)
+        ]
+        before = await stack.enter_async_context(relays([engine.port for engine in made]))
+        endpoints = [relay.address for relay in before]
+        up = await stack.enter_async_context(stage.up(engine={"type": "simulated", "endpoints": endpoints}))
+        await until(up.admin_url, lambda status: ready(status, engines))
+        yield up, before
 
 
 @asynccontextmanager

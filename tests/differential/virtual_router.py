@@ -26,6 +26,7 @@ from halffull.router.signals.scrape import Plan, Scraper
 from halffull.router.sources.engine_client import EngineClient
 from halffull.sim.demand import Demand
 from halffull.sim.engine_model import EngineModel, EngineSequence, Outcome
+from halffull.sim.fleet import replica_of
 from halffull.sim.setting import Setting
 from halffull.sim.simulation import TICK_S
 from halffull.sim.trace import BLOCK_TOKENS
@@ -117,15 +118,8 @@ class VirtualRouter:
     # --- engines
 
     def _engine(self, index: int) -> "VirtualEngine":
-        profile, kind = self.setting.profile, self.setting.scenario.engines
-        replica = Replica(
-            f"replica-{index}",
-            "simulated",
-            8000 + index,
-            max_sequences=profile.max_sequences,
-            max_batched_tokens=profile.max_batched_tokens,
-        )
-        speeds = kind.speeds or (1.0,)
+        replica = replica_of(index, self.setting.profile)
+        speeds = self.setting.scenario.engines.speeds or (1.0,)
         engine = VirtualEngine(self, replica, slowness=1 / speeds[index % len(speeds)])
         self.proxy.add(replica)
         self.proxy.engines._pools[replica] = engine

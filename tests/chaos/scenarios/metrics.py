@@ -1,13 +1,12 @@
 """F6: the metrics of all replicas go stale, vanish, turn to garbage, or lie for ever; and `whenStale: exclude` for one."""
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 
 from chaos.crowd import Crowd
-from chaos.questions import MODEL, Mix, Questions
+from chaos.questions import Mix, Questions
 from chaos.record import Record, p99
-from chaos.relay import Answer, Relay, relays, text
-from chaos.stage import ENGINE, Stage, Up, page, ready, until
+from chaos.relay import Answer, Relay, text, up_behind_relays
+from chaos.stage import Stage, Up, page, until
 
 LIE = b"".join(
     b'vllm:%b{engine="0",model_name="m"} %b\n' % (name, value)
@@ -36,12 +35,7 @@ FAULTS: dict[str, Callable[[bytes], Answer]] = {
 async def play(stage: Stage, record: Record) -> None:
     """The same questions at the same times, healthy and with each fault; then one replica whose metrics vanish."""
     seconds = 6.0 if record.short else 25.0
-    async with AsyncExitStack() as stack:
-        engines = [await stack.enter_async_context(stage.child("engine", "--model", MODEL, *ENGINE)) for _ in range(3)]
-        before = await stack.enter_async_context(relays([engine.port for engine in engines]))
-        endpoints = [relay.address for relay in before]
-        up = await stack.enter_async_context(stage.up(engine={"type": "simulated", "endpoints": endpoints}))
-        await until(up.admin_url, lambda status: ready(status, 3))
+    async with up_behind_relays(stage, 3) as (up, before):
         await _crowd(up, record, seconds)  # all learn
         times: dict[str, list[float]] = {"healthy": []} | {name: [] for name in FAULTS}
         for _ in range(1 if record.short else ROUNDS):
@@ -53,7 +47,7 @@ async def play(stage: Stage, record: Record) -> None:
             relay.answer = None
         await _excluded(up, before, record)
         await record.read(up.admin_url)
-    record.figures |= {"ttftP99Seconds": times}
+    record.figures |= {"ttftP99Seconds": dict(times)}
     record.nothing_failed()
     base = min(times.pop("healthy"))  # what else this machine does only adds
     for name, values in times.items():
