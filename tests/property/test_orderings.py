@@ -29,6 +29,14 @@ def context(now: float = NOW, *, used: float = 0.0, goal_s: float | None = None)
     return Context(now, random.Random(1), books(used=used), goal_s)
 
 
+def roomy(now: float) -> Context:
+    """Return a context whose one replica has memory to spare."""
+    made = context(now)
+    for replica in made.books.replicas.values():
+        replica.kv_tokens = 400_000.0
+    return made
+
+
 def request(number: int, tokens: int = 100, *, arrived: float = NOW, caller: str = "", priority: int = 0) -> Request:
     return Request(str(number), arrived, tokens, caller=caller, priority=priority)
 
@@ -77,6 +85,64 @@ def test_deadline_puts_the_late_behind_and_notices_while_they_wait() -> None:
 
     assert found == ["2", "1"]
     assert order(ordering, [request(1), request(2, arrived=NOW + 0.5)], context(NOW + 1.2, goal_s=9.0)) == ["1", "2"]
+
+
+def offered(queue: Queue, now: Context, *, take: int = 0) -> list[str]:
+    """Return who is offered, in order; the first `take` are taken."""
+    seen: list[str] = []
+
+    def taken(exchange: Exchange) -> bool:
+        seen.append(exchange.request.id)
+        return len(seen) <= take
+
+    queue.offer(taken, 100, now)
+    return seen
+
+
+def test_deadline_gives_up_the_largest_prompt_when_not_all_can_be_in_time() -> None:
+    ordering = ORDERINGS["deadline"].make(DeadlineParameters(kappa=0.0, ttft_seconds=2.0))
+    queue = Queue(ordering, fair=False)
+    sizes = (3_000, 9_000, 3_000, 3_000, 3_000)  # 10,000 tokens/s: 2.3 s with a step, 1.4 s without the second
+    for number, tokens in enumerate(sizes):
+        queue.push(Exchange(request(number, tokens, arrived=NOW + number / 100)), roomy(NOW))
+    now = roomy(NOW + 0.1)
+
+    assert offered(queue, now) == ["0", "2", "3", "4", "1"]
+    assert [ordering.behind(request(number, tokens), now) for number, tokens in enumerate(sizes)] == [
+        False,
+        True,
+    ] + 3 * [False]
+
+
+def test_deadline_leaves_all_in_the_order_of_arrival_while_all_can_be_in_time() -> None:
+    queue = Queue(ORDERINGS["deadline"].make(DeadlineParameters(kappa=0.0, ttft_seconds=2.0)), fair=False)
+    for number, tokens in enumerate((2_000, 6_000, 2_000)):
+        queue.push(Exchange(request(number, tokens, arrived=NOW + number / 100)), roomy(NOW))
+
+    assert offered(queue, roomy(NOW + 0.1)) == ["0", "1", "2"]
+
+
+def test_deadline_forgets_those_that_left() -> None:
+    queue = Queue(ORDERINGS["deadline"].make(DeadlineParameters(kappa=0.0, ttft_seconds=2.0)), fair=False)
+    for number in range(6):
+        queue.push(Exchange(request(number, 2_500, arrived=NOW + number / 1000)), roomy(NOW))
+    assert offered(queue, roomy(NOW + 0.001), take=6) == ["0", "1", "2", "3", "4", "5"]
+    for number in range(6, 10):
+        queue.push(Exchange(request(number, 2_500 + number, arrived=NOW + number / 1000)), roomy(NOW))
+
+    assert offered(queue, roomy(NOW + 0.1)) == ["6", "7", "8", "9"]
+
+
+@pytest.mark.parametrize(("tokens", "sequences"), [(2_000.0, 256), (400_000.0, 2)])
+def test_deadline_counts_memory_and_places_as_it_counts_compute(tokens: float, sequences: int) -> None:
+    now = roomy(NOW + 0.1)
+    (replica,) = now.books.replicas.values()
+    replica.kv_tokens, replica.max_sequences = tokens, sequences
+    queue = Queue(ORDERINGS["deadline"].make(DeadlineParameters(kappa=0.0, ttft_seconds=2.0)), fair=False)
+    for number, prompt in enumerate((1_500, 400, 400, 500)):
+        queue.push(Exchange(request(number, prompt, arrived=NOW + number / 1000)), context())
+
+    assert offered(queue, now)[:2] == ["1", "2"]
 
 
 def test_priority_is_by_class() -> None:

@@ -105,6 +105,14 @@ class Ordering(Protocol):
         """Whether the request is behind all that still come, and so goes only where it does not make the next one wait."""
         return False
 
+    def joined(self, request: Request) -> None:
+        """A request begins to wait in the queue; for orderings in which who else waits matters."""
+        return
+
+    def left(self, request: Request) -> None:
+        """A request waits no longer."""
+        return
+
 
 class Gate(Protocol):
     """Says whether a replica may be sent requests now, or whether they wait in the router."""

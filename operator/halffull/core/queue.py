@@ -71,12 +71,14 @@ class Queue:
         self._by_entry.append((now, exchange))
         self.bytes += exchange.request.body_bytes
         self._turn(context)
+        self._ordering.joined(exchange.request)
         self._file(exchange, context)
 
     def leave(self, exchange: Exchange) -> None:
         """Take it out, wherever it is; nothing if it does not wait."""
         if self._waiting.pop(exchange, None) is not None:
             self.bytes -= exchange.request.body_bytes
+            self._ordering.left(exchange.request)
 
     def offer(self, take: Callable[[Exchange], bool], most: int, context: Context) -> None:
         """Offer those that wait, in order, until `most` were not taken. Who is not taken keeps place and turn."""
@@ -161,6 +163,8 @@ class Queue:
         context.waiting_since = self.oldest
         self._ordering, self._fair, self._mode = ordering, fair, ordering.mode(context)
         self._classes = {}
+        for exchange in self._waiting:
+            ordering.joined(exchange.request)
         for exchange in self._waiting:
             self._file(exchange, context)
 

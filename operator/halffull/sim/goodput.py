@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from halffull.api.scenario import Contender
-from halffull.sim.measure import Figures, play
+from halffull.sim.measure import Figures, play_if_good
 from halffull.sim.setting import Setting
 
 STEP = 0.01
@@ -64,8 +64,8 @@ def largest_load(setting: Setting, contender: Contender, seed: int, near: float 
     low, high, width, met = 0, round(LARGEST / STEP), FIRST_WIDTH, None
     at = min(max(round(near / STEP), 1), high - 1)
     while high - low > 1:
-        figures = play(setting.at_load(at * STEP), contender, seed).figures
-        if figures.good >= setting.scenario.objective.share:
+        figures = play_if_good(setting.at_load(at * STEP), contender, seed)
+        if figures is not None:
             low, met = at, figures
         else:
             high = at

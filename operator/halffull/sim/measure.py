@@ -74,6 +74,49 @@ def play(setting: Setting, contender: Contender, seed: int, *, timeline: bool = 
     return Run(contender.name, seed, figures(measured, setting, ttft, pooled=pooled), tuple(ttft), tuple(moments))
 
 
+def play_if_good(setting: Setting, contender: Contender, seed: int) -> Figures | None:
+    """Run once; None where too few requests meet the objective, as soon as that is certain."""
+    watch = _Hopeless(setting, pooled=contender.bound == "super")
+    simulation = Simulation(setting, contender, seed, watch=watch)
+    watch.measured = [] if setting.scenario.clients.sessions else _measured(simulation.demands)
+    simulation.run()
+    if watch.stopped:
+        return None
+    measured, pooled = _measured(simulation.demands), contender.bound == "super"
+    ttft = sorted(_ttft(demand, setting, pooled=pooled) for demand in measured if not demand.failure)
+    found = figures(measured, setting, ttft, pooled=pooled)
+    return found if found.good >= setting.scenario.objective.share else None
+
+
+class _Hopeless:
+    """Stops a run whose objective is out of reach: looks at each request once its time is over, by arrival."""
+
+    def __init__(self, setting: Setting, *, pooled: bool) -> None:
+        self.measured: Sequence[Demand] = []
+        """empty where arrivals are not known beforehand: the run is played to its end"""
+        self.stopped = False
+        self._setting = setting
+        self._pooled = pooled
+        self._next = self._missed = 0
+
+    def __call__(self, simulation: Simulation) -> None:
+        setting, measured, objective = self._setting, self.measured, self._setting.scenario.objective
+        while self._next < len(measured):
+            demand = measured[self._next]
+            limit_s = objective.ttft_seconds
+            if objective.slowdown is not None:
+                limit_s = objective.slowdown * setting.solo_seconds(demand.prompt_tokens)
+            if demand.arrived + limit_s >= simulation.now:
+                return
+            self._next += 1
+            in_time = demand.first is not None and _is_good(demand, setting, objective, pooled=self._pooled)
+            self._missed += not in_time
+            if (len(measured) - self._missed) / len(measured) < objective.share:
+                self.stopped = True
+                simulation.stop()
+                return
+
+
 def figures(measured: Sequence[Demand], setting: Setting, ttft: Sequence[float], *, pooled: bool) -> Figures:
     """Reduce what became of requests to figures; `ttft` sorted."""
     whole = [demand for demand in measured if not demand.failure]

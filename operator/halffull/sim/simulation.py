@@ -96,6 +96,10 @@ class Simulation:
             self.now, _, act, argument = heappop(events)
             act(argument)
 
+    def stop(self) -> None:
+        """Let `run` end here; for `watch`."""
+        self._open = 0
+
     def in_flight(self) -> tuple[int, ...]:
         """Requests that each replica holds now."""
         return tuple(len(engine.model.running) + len(engine.model.waiting) for engine in self.engines)

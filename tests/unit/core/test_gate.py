@@ -38,7 +38,7 @@ def test_it_closes_at_two_steps_of_queued_work_and_opens_as_the_work_is_done() -
     assert GATES["kv"].make(KvParameters(steps=4)).admits(replica(waiting=2100), request(), NOW)
 
 
-@pytest.mark.parametrize(("held", "admitted"), [(9_000, True), (9_599, True), (9_601, False)])
+@pytest.mark.parametrize(("held", "admitted"), [(9_000, True), (9_299, True), (9_301, False)])
 def test_it_keeps_a_rest_of_the_memory_free(held: int, admitted: bool) -> None:
     assert GATES["kv"].make().admits(replica(held=held), request(100), NOW) is admitted
 
