@@ -15,17 +15,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from chaos.record import Record, table
+from chaos.record import Lengths, Record, table
 from chaos.stage import LeftOutError, Stage
 
 NAMES = sorted(path.stem.replace("_", "-") for path in (Path(__file__).parent / "scenarios").glob("*.py"))
 
 
-async def play(name: str, *, short: bool, requests: int) -> Record:
+async def play(name: str, lengths: Lengths, *, short: bool) -> Record:
     """Play one scenario."""
     module = import_module(f"chaos.scenarios.{name.replace('-', '_')}")
-    record = Record(name, module.__doc__.splitlines()[0], short)
-    record.figures |= {"requests": requests} if name == "soak" else {}
+    record = Record(name, module.__doc__.splitlines()[0], short, lengths)
     with tempfile.TemporaryDirectory(prefix="halffull-chaos-") as folder:
         await module.play(Stage(Path(folder)), record)
     return record
@@ -35,17 +34,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="SCENARIO", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--short", action="store_true", help="as short as each tells something")
-    parser.add_argument("--requests", type=int, default=20_000, help="of the soak")
+    usual = Lengths()
+    parser.add_argument("--requests", type=int, default=usual.requests, help="of the soak (%(default)s)")
+    parser.add_argument("--rate", type=float, default=usual.rate, help="of the soak, requests per second (%(default)s)")
+    parser.add_argument(
+        "--away", type=float, default=usual.away_s, metavar="SECONDS", help="of the API server (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     if wrong := set(arguments.names) - set(NAMES):
         parser.error(f"no such scenario: {', '.join(wrong)}; there are {', '.join(NAMES)}")
+    lengths = Lengths(arguments.requests, arguments.rate, arguments.away)
     documents: list[dict[str, Any]] = []
     status = 0
     for name in arguments.names or NAMES:
         began = time.monotonic()
         try:
-            record = asyncio.run(play(name, short=arguments.short, requests=arguments.requests))
+            record = asyncio.run(play(name, lengths, short=arguments.short))
         except LeftOutError as why:
             print(f"{name}: left out: {why}", flush=True)
             continue

@@ -24,7 +24,6 @@ Front = Callable[[], str]
 class Outcome:
     """What became of one question."""
 
-    question: Question
     due_s: float
     """seconds of the loop's clock, as all times here"""
     ended_s: float = 0.0
@@ -94,7 +93,7 @@ class Crowd:
         """Send one more question, and wait for its answer."""
         self.sent += 1
         question = self._questions.next()
-        outcome = Outcome(question, due)
+        outcome = Outcome(due)
         try:
             await self._read(question, outcome)
         except FAILURES as error:

@@ -14,6 +14,18 @@ from chaos.crowd import Crowd, Outcome
 from chaos.stage import page
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """How long scenarios are that may be played for longer."""
+
+    requests: int = 20_000
+    """of the soak"""
+    rate: float = 150.0
+    """of the soak, requests per second"""
+    away_s: float = 80.0
+    """for which the API server does not answer"""
+
+
 @dataclass
 class Record:
     """One scenario's."""
@@ -23,6 +35,7 @@ class Record:
     """what happens, in a few words"""
     short: bool = False
     """as short as it tells something"""
+    lengths: Lengths = Lengths()
     outcomes: list[Outcome] = field(default_factory=list)
     sent: int = 0
     moved: int = 0

@@ -122,6 +122,7 @@ def test_an_api_server_that_is_gone_for_30_s(
 
         with cluster.without_api_server():
             time.sleep(30)  # the length of the outage is what is tested
+            assert process.process.poll() is None, process.log.read_text()
             assert metric(process.url, "halffull_operator_leader") == 0  # nobody else could lead: it waits
 
         seen.patch("a", '{"scheduling": {"policy": "random"}}')

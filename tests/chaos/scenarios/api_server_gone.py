@@ -48,7 +48,7 @@ async def play(stage: Stage, record: Record) -> None:
         following = asyncio.create_task(service.follow(lambda: [(r.url, r.admin_url) for r in routers]))
         stack.callback(following.cancel)
         await asyncio.sleep(2 * service.lag_s)
-        seconds = 5.0 if record.short else 40.0
+        seconds = 5.0 if record.short else record.lengths.away_s / 2
         async with Crowd(service, Questions(17, Mix()), rate=10) as crowd:
             await crowd.answered(10)
             with control_plane.frozen_api_server():

@@ -11,24 +11,26 @@ from typing import Any
 from chaos.crowd import Crowd
 from chaos.questions import Mix, Questions
 from chaos.record import Record
-from chaos.stage import ENGINE, Stage, Up, page, ready, states, until
+from chaos.stage import ENGINE, LOOK_S, Stage, Up, page, ready, states, until
 from halffull.policies.catalog import POLICIES
 
 MIX = Mix(prompt_tokens=(5, 60), answer_tokens=(1, 8), plain=0.4)
-RATE = 150.0
 CHURN_S = 4.0
+CLOSED_S = 30.0
+"""in which the router has closed connections that nobody uses"""
 GROWTH_MIB = 24
 """that memory may differ between a third of the way and the end: policies that learn, buffers of malloc"""
 
 
 async def play(stage: Stage, record: Record) -> None:
     """As many as `--requests` says; every few seconds a replica is killed, the fleet grows or shrinks, the policy changes."""
-    total = record.figures["requests"] = 1500 if record.short else int(record.figures["requests"])
+    total, rate = 1500 if record.short else record.lengths.requests, record.lengths.rate
+    record.figures |= {"requests": total, "ratePerSecond": rate}
     engine = {"type": "simulated", "template": {"args": [*ENGINE, "--speedup", "10"]}}
     sizes = []
     async with stage.up(replicas=4, engine=engine) as up:
         await until(up.admin_url, lambda status: ready(status, 4))
-        async with Crowd(lambda: up.url, Questions(16, MIX), rate=RATE) as crowd:
+        async with Crowd(lambda: up.url, Questions(16, MIX), rate=rate) as crowd:
             churning = asyncio.create_task(_churn(up))
             for _ in range(10):
                 await crowd.answered(total // 10, within_s=max(60.0, total / 10))
@@ -40,7 +42,7 @@ async def play(stage: Stage, record: Record) -> None:
         await record.read(up.admin_url)
         up.edit(replicas=4)
         end = await until(up.admin_url, lambda status: list(states(status).values()) == ["Ready"] * 4 and idle(status))
-        sizes.append(await _size(up))  # clients and their connections have gone
+        sizes.append(await _after_idle(up, sizes[3]["files"]))
         engines_idle = [await _held(f"http://{replica['name']}") for replica in end["replicas"]]
     early, late = sizes[3], sizes[-1]
     record.figures["size"] = {"early": early, "end": late}
@@ -67,6 +69,17 @@ async def _churn(up: Up) -> None:
         if next(kill) and (engines := list(up.engines().values())):
             with suppress(ProcessLookupError):
                 os.kill(engines[0], signal.SIGKILL)
+
+
+async def _after_idle(up: Up, files: float) -> dict[str, float]:
+    """The size once connections that nobody uses are closed: when there are no more files than these, at the latest in a while."""
+    size = await _size(up)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSED_S):
+            while size["files"] > files:
+                await asyncio.sleep(LOOK_S)
+                size = await _size(up)
+    return size
 
 
 async def _size(up: Up) -> dict[str, float]:
