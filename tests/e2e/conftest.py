@@ -31,7 +31,11 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     """An empty namespace for ModelDeployments."""
     cluster.kubectl("create", "namespace", NAMESPACE)
     yield NAMESPACE
-    cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
+    try:  # a namespace with pods in it is looked at again only after half their grace period
+        cluster.kubectl("delete", "mdep", "--all", "-n", NAMESPACE)
+        cluster.wait("no pod is left", lambda: not cluster.get("pods")["items"])
+    finally:
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
 
 
 @pytest.fixture

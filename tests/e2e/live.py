@@ -90,9 +90,17 @@ class Cluster:
 
     def in_flight(self, name: str, replica: str) -> int:
         """Requests that the routers of a ModelDeployment have at a replica, now."""
+        rows = [row for answer in self.router_pages(name) for row in answer["replicas"]]
+        return sum(row["inFlight"] for row in rows if row["name"] == replica)
+
+    def peers(self, name: str) -> list[int]:
+        """With how many others each router of a ModelDeployment shares its books."""
+        return [len(answer["peers"]["connected"]) for answer in self.router_pages(name)]
+
+    def router_pages(self, name: str) -> list[Any]:
+        """`/status` of each router of a ModelDeployment."""
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/{{}}:8101/proxy/status"
-        answers = [json.loads(self.kubectl("get", "--raw", path.format(pod))) for pod in self.pods(name, "router")]
-        return sum(row["inFlight"] for answer in answers for row in answer["replicas"] if row["name"] == replica)
+        return [json.loads(self.kubectl("get", "--raw", path.format(pod))) for pod in self.pods(name, "router")]
 
     def set_policy(self, name: str, policy: str) -> float:
         """Edit the policy; return after how many seconds all routers had applied it."""

@@ -27,12 +27,12 @@ def test_from_install_to_uninstall(
     assert (row["MODEL"], row["POLICY"], row["ROUTERS"]) == ("llama-3.1-8b", "sal", "2/2"), row
 
     # a request, and then traffic: every replica gets its share
-    figures = load(*to_service, "--rate", "5", "--seconds", "15").all_answered()
+    figures = load(*to_service, "--rate", "5", "--seconds", "10").all_answered()
     engines = set(cluster.pods(NAME, "engine"))
     assert set(figures["replicas"]) == engines
 
     # edit the policy under load, there and back
-    running = load(*to_service, "--rate", "5", "--seconds", "30").start()
+    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
     for policy in ("round-robin", "power-of-two", "least-requests", "random", "sal"):
         timings[f"policy {policy} applied"] = cluster.set_policy(NAME, policy)
         assert [router["policy"] for router in cluster.status(NAME)["routers"]] == [policy, policy]
@@ -45,7 +45,7 @@ def test_from_install_to_uninstall(
     assert cluster.row(NAME)["POLICY"] == "sal"
 
     # delete an engine pod under load: status tells, another one comes
-    running = load(*to_service, "--rate", "5", "--seconds", "30").start()
+    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
     victim = cluster.pods(NAME, "engine")[0]
     cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--wait=false")
     cluster.wait("status tells that a replica leaves", lambda: cluster.replica_states(NAME).get(victim) != "Ready")
@@ -54,7 +54,7 @@ def test_from_install_to_uninstall(
     running.all_answered()
 
     # kill an engine pod under load, in the middle of its streams: others go on with them
-    running = load(*to_service, "--rate", "5", "--seconds", "30").start()
+    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
     victim = cluster.pods(NAME, "engine")[0]
     cluster.wait("it has requests", lambda: cluster.in_flight(NAME, victim) > 0)
     cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--force", "--grace-period=0")
@@ -63,16 +63,40 @@ def test_from_install_to_uninstall(
 
     # restart the routers under load
     before = cluster.pods(NAME, "router")
-    running = load(*to_service, "--rate", "5", "--seconds", "40").start()
+    running = load(*to_service, "--rate", "5", "--seconds", "20").start()
     cluster.kubectl("rollout", "restart", "-n", NAMESPACE, f"deployment/{NAME}-router")
     cluster.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{NAME}-router", "--timeout=3m")
     assert not set(before) & set(cluster.pods(NAME, "router"))
     running.all_answered()
     cluster.wait("all conditions are True", lambda: cluster.is_well(NAME))
 
+    # both routers share their books, over the port of their pods
+    cluster.wait("routers are peers", lambda: cluster.peers(NAME) == [1, 1])
+
+    # restart the engines under load, one after the other
+    before = cluster.pods(NAME, "engine")
+    running = load(*to_service, "--rate", "5", "--seconds", "30").start()
+    cluster.kubectl("rollout", "restart", "-n", NAMESPACE, f"deployment/{NAME}-engine")
+    timings["all engines restarted"] = cluster.timed(
+        lambda: cluster.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{NAME}-engine", "--timeout=4m")
+    )
+    assert not set(before) & set(cluster.pods(NAME, "engine"))
+    running.all_answered()
+    cluster.wait("all conditions are True", lambda: cluster.is_well(NAME))
+
+    # kill the operator under load, without a warning: routers notice nothing, its successor goes on
+    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
+    cluster.kubectl(
+        *("delete", "pod", "-n", RELEASE_NAMESPACE, "-l", "app.kubernetes.io/component=operator"),
+        *("--force", "--grace-period=0"),
+    )
+    timings["policy applied after the operator was killed"] = cluster.set_policy(NAME, "power-of-two")
+    running.all_answered()
+    cluster.set_policy(NAME, "sal")
+
     # upgrade the chart under load: only the operator restarts
     pods = cluster.pods(NAME, "engine") + cluster.pods(NAME, "router")
-    running = load(*to_service, "--rate", "5", "--seconds", "20").start()
+    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
     timings["helm upgrade"] = cluster.timed(
         lambda: cluster.helm("upgrade", *release, "--set", "logLevel=debug", "--set", "replicas=1")
     )
