@@ -79,7 +79,7 @@ async def run(options: Options) -> None:
     try:
         async with await Kube.connect(options.kubeconfig) as kube, served(kube, options.external_metrics):
             lock = LeaseLock(kube, options.lease.namespace, options.lease.name, options.identity)
-            leading = asyncio.create_task(_lead(lock, options, kube, metrics, stop))
+            leading = asyncio.create_task(lead_until_stopped(lock, options, kube, metrics, stop))
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -101,14 +101,23 @@ def _announce(runner: web.AppRunner, options: Options) -> None:
         fresh.replace(options.ready_file)
 
 
-async def _lead(lock: LeaseLock, options: Options, kube: Kube, metrics: Metrics, stop: asyncio.Event) -> None:
-    """Lead, and wait to lead again, until stopped."""
+async def lead_until_stopped(
+    lock: LeaseLock, options: Options, kube: Kube, metrics: Metrics, stop: asyncio.Event
+) -> None:
+    """Lead, and wait to lead again, until stopped.
+
+    A term may fail: kopf ends with an error where a watch does, as one may of an API server that shuts down.
+    """
     loop = asyncio.get_running_loop()
     while True:
         for number in (signal.SIGINT, signal.SIGTERM):  # kopf puts its own in their place while it runs
             loop.add_signal_handler(number, stop.set)
-        if await lead(lock, Leader(options, kube, metrics).run):
-            return
+        try:
+            if await lead(lock, Leader(options, kube, metrics).run):
+                return
+        except Exception:  # an outage of the API server, in whatever form, must not end the operator
+            LOG.exception("a term as leader failed; the next begins in %g s", RETRY_S)
+            await asyncio.sleep(RETRY_S)
 
 
 class Leader:

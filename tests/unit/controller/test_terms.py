@@ -1,0 +1,51 @@
+"""Terms of leadership one after another: what ends one does not end the operator. The Lease is kept in memory here."""
+
+import asyncio
+from typing import Any
+
+import looptime
+
+from halffull.controller import app
+from halffull.controller.leader import LeaseLock
+from halffull.controller.metrics import Metrics
+
+Document = dict[str, Any]
+
+
+class OneLease:
+    """The calls of `Kube` that a Lease needs."""
+
+    def __init__(self) -> None:
+        self.lease: Document | None = None
+
+    async def get(self, kind: str, namespace: str, name: str) -> Document | None:
+        return self.lease
+
+    async def create(self, document: Document) -> Document:
+        self.lease = document
+        return document
+
+    replace = create
+
+
+def test_a_term_that_fails_is_followed_by_another(monkeypatch, caplog):
+    kube, terms = OneLease(), []
+
+    class Leader:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        async def run(self) -> None:
+            assert kube.lease is not None
+            terms.append(kube.lease["spec"]["holderIdentity"])
+            if len(terms) < 3:
+                raise ExceptionGroup("kopf", [ValueError("Error in the watch-stream")])
+
+    monkeypatch.setattr(app, "Leader", Leader)
+    lock = LeaseLock(kube, "halffull", "operator", "one")  # type: ignore[arg-type]
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        runner.run(app.lead_until_stopped(lock, None, kube, Metrics(), asyncio.Event()))  # type: ignore[arg-type]
+
+    assert terms == ["one"] * 3
+    assert kube.lease["spec"]["holderIdentity"] == "", "given back at the end"
+    assert caplog.text.count("a term as leader failed") == 2
