@@ -3,6 +3,9 @@
 Rounds alternate between the proxies within one run, so that what else the machine does meets all alike; ratios are of
 figures of the same round. CPU seconds are the kernel's, of the proxy's process, never wall-clock. Requests come at a fixed
 rate, whatever the proxy does; a case in which a proxy was above 80 % of its core does not count. Needs Go and two cores.
+
+A process of the lowest priority keeps the proxies' core awake: a virtual core that halts comes back with its caches emptied
+by other guests, as often as the host likes, and that would be measured.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +30,13 @@ from proxy.peers import PEERS, Peer, Place, free_port
 
 HERE = Path(__file__).parent
 START_S = 30.0
+AWAKE = """import os, sys
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+os.sched_setaffinity(0, {int(sys.argv[1])})
+parent = os.getppid()
+while os.getppid() == parent:
+    pass
+"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--program", action="append", default=[], metavar="PEER=FILE", help="the program of a proxy, if not on PATH"
     )
+    parser.add_argument("--sleepy", action="store_true", help="let the proxies' core halt when it has nothing to do")
     parser.add_argument("--engines", type=int, default=16, help="stub engines (default: 16)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
 
@@ -91,6 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
         running = [
             stack.enter_context(started(peer, program, folder, engines, cores[0])) for peer, program in peers.items()
         ]
+        if not arguments.sleepy:
+            stack.enter_context(awake(cores[0]))
         for case in cases:
             taking_part = [one for one in running if case.per == "event" or not one.peer.streams_only]
             load = ["taskset", "-c", others, f"{folder}/load", *case.load, "-warm-up", str(case.warm_up_s)]
@@ -115,6 +129,16 @@ def present(arguments: argparse.Namespace) -> dict[Peer, str]:
         if program:
             found[peer] = program
     return found
+
+
+@contextlib.contextmanager
+def awake(core: int) -> Iterator[None]:
+    """Keep a core from halting."""
+    with subprocess.Popen([sys.executable, "-c", AWAKE, str(core)]) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 @contextlib.contextmanager

@@ -46,6 +46,8 @@ class Upstream(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._reader: Reader | None = None
         self._headers: Headers = []
+        self._pieces: list[bytes] = []
+        """of the body, of what is being parsed"""
         self._until_close = False
         self._complete = False
         self._beyond = 0
@@ -104,16 +106,13 @@ class Upstream(asyncio.Protocol):
             self._lose("the answer is not HTTP/1.1")  # the parser would take ICE and RTSP for it
             return
         self._beyond += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if isinstance(error, httptools.HttpParserCallbackError):
-                _raise_own(error)
-            if not self._complete:
-                self._lose(f"the answer is malformed: {error}")
-                return
-            self._until_close = True  # bytes after the end: the answer stands, the connection does not
-        if self._complete:
+        wrong = self._parse(data)
+        if self._pieces:  # many chunks may come at once: they go on together, in one write
+            pieces, self._pieces = self._pieces, []
+            self._reader.answer_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if wrong:
+            self._lose(wrong)
+        elif self._complete:
             self._finish()
         elif self._beyond > MAX_HEAD_BYTES:
             self._lose("the answer has more framing than it may")
@@ -158,8 +157,7 @@ class Upstream(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
         self._beyond = 1
-        if self._reader is not None:
-            self._reader.answer_data(data)
+        self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
@@ -168,6 +166,18 @@ class Upstream(asyncio.Protocol):
             self._until_close = self._until_close or not self._parser.should_keep_alive()
 
     # --- inside
+
+    def _parse(self, data: bytes) -> str:
+        """Take bytes of an answer; return what is wrong with them, if anything."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if isinstance(error, httptools.HttpParserCallbackError):
+                _raise_own(error)
+            if not self._complete:
+                return f"the answer is malformed: {error}"
+            self._until_close = True  # bytes after the end: the answer stands, the connection does not
+        return ""
 
     def close(self) -> None:
         """Close after what is written."""
