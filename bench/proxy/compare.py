@@ -107,8 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
             stack.enter_context(awake(cores[0]))
         for case in cases:
             taking_part = [one for one in running if case.per == "event" or not one.peer.streams_only]
-            load = ["taskset", "-c", others, f"{folder}/load", *case.load, "-warm-up", str(case.warm_up_s)]
-            rounds = measure(taking_part, load, arguments)
+            load = ["taskset", "-c", others, f"{folder}/load", *case.load]
+            rounds = measure(taking_part, load, case.warm_up_s, arguments)
             figures["cases"][case.name] = {"per": case.per, "rounds": rounds}
             report.table(case.name, case.per, rounds)
             if arguments.json:
@@ -178,16 +178,20 @@ def await_answer(url: str, process: "subprocess.Popen[bytes]") -> None:
     raise RuntimeError(f"{process.args} did not start")
 
 
-def measure(running: list[Running], load: list[str], arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+def measure(
+    running: list[Running], load: list[str], warm_up_s: float, arguments: argparse.Namespace
+) -> dict[str, list[dict[str, Any]]]:
     """Return what the load generator reported, by proxy, round by round; the order turns each round."""
     rounds: dict[str, list[dict[str, Any]]] = {one.peer.name: [] for one in running}
     for number in range(arguments.rounds):
         for one in running if number % 2 == 0 else reversed(running):
-            before = delays(one)
             command = [*load, "-url", one.url, "-pid", str(one.pid), "-seconds", str(arguments.seconds)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+            with subprocess.Popen([*command, "-warm-up", str(warm_up_s)], stdout=subprocess.PIPE, text=True) as process:
+                time.sleep(warm_up_s)  # in which all connections are made
+                before = delays(one)
+                report, _ = process.communicate()
             counts = {bound: count - before[bound] for bound, count in delays(one).items()}
-            rounds[one.peer.name].append(json.loads(done.stdout) | ({"loopDelays": counts} if counts else {}))
+            rounds[one.peer.name].append(json.loads(report) | ({"loopDelays": counts} if counts else {}))
     return rounds
 
 
