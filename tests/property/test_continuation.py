@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halffull.engines.vllm import CHAT, COMPLETIONS
@@ -107,6 +107,7 @@ def relay(going_on: Continuation, data: bytes, pieces: list[int]) -> bytes:
     return got
 
 
+@settings(max_examples=400)
 @given(
     chat=st.booleans(),
     make=st.builds(Engine, step=st.integers(1, 3), merged=st.integers(1, 3), trims=st.booleans()),

@@ -18,6 +18,12 @@ _MANY = 3
 """parts of a piece that has at least two events, the last part empty"""
 
 
+def last_event(data: bytes) -> bytes:
+    """Return the last of whole events."""
+    boundary = data.rfind(b"\n\n", 0, -2)
+    return data if boundary < 0 else data[boundary + 2 :]
+
+
 class Pattern:
     """The last event of a stream that was read: what comes before its text, what comes after, and the usage behind that."""
 
@@ -74,8 +80,7 @@ class Pattern:
 
     def learn(self, data: bytes) -> None:
         """Read the last event of a piece that ends with a whole one: whether others may be compared with it."""
-        boundary = data.rfind(b"\n\n", 0, -2)
-        event = data if boundary < 0 else data[boundary + 2 :]
+        event = last_event(data)
         self._before = b""
         text = _TEXT.search(event)
         if text is None or event.find(_ENDS) >= 0:

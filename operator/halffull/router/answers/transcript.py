@@ -3,10 +3,12 @@
 It is kept as it came, and read in bulk or when somebody asks: most answers end before any of it had to be.
 """
 
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import msgspec
+
+from halffull.router.answers.pattern import last_event
 
 RAW_BYTES = 32 << 20
 """of what was not read yet, of all streams together; each has an equal share"""
@@ -99,8 +101,10 @@ class Transcript:
         allowance.joined(1)
         self._closed = False
         self._taken = 0
-        self._unread: list[tuple[int, bytes]] = []
-        """(0, events), or (events, their text as it stands in JSON)"""
+        self._unread: list[bytes] = []
+        """whole events, or the text of some as it stands in JSON; no tuples, which the garbage collector would count"""
+        self._events: list[int] = []
+        """of each of these texts the number of events; 0: it is whole events"""
         self._unread_bytes = 0
         self._last = b""
         """... and the last of the latter, whole, which may tell usage"""
@@ -130,17 +134,19 @@ class Transcript:
 
     def read(self) -> None:
         """Turn what is kept into text; give up where there is more in it than text, or too much."""
-        unread, self._unread, self._unread_bytes = self._unread, [], 0
+        events, self._events = self._events, []
+        unread, self._unread, self._unread_bytes = iter(self._unread), [], 0
         parts = []
-        for plain, run in groupby(unread, lambda kept: kept[0] > 0):
+        for plain, run in groupby(events, bool):
+            counts = [*run]
+            piece = b"".join(islice(unread, len(counts)))
             if plain:
-                texts = [*run]
-                self.tokens += sum(events for events, _ in texts)
-                parts.append(msgspec.json.decode(b'"%b"' % b"".join([text for _, text in texts]), type=str))
+                self.tokens += sum(counts)
+                parts.append(msgspec.json.decode(b'"%b"' % piece, type=str))
             else:
-                parts += self._read_events(b"".join([events for _, events in run]))
-        if unread and unread[-1][0]:
-            self._read_usage(chunk_in(self._last[self._last.rfind(b"\n\n", 0, -2) + 2 :]))
+                parts += self._read_events(piece)
+        if events and events[-1]:
+            self._read_usage(chunk_in(last_event(self._last)))
         text = "".join(parts)
         if self._taken + len(text) > MAX_BYTES or not self._allowance.take(len(text)):
             self.possible = False
@@ -157,10 +163,12 @@ class Transcript:
         self._taken = 0
         self.possible = False
         self._unread.clear()
+        self._events.clear()
 
     def _keep(self, events: int, data: bytes) -> None:
         if self.possible:
-            self._unread.append((events, data))
+            self._unread.append(data)
+            self._events.append(events)
             self._unread_bytes += len(data)
             if self._unread_bytes >= self._allowance.raw_bytes:
                 self.read()
