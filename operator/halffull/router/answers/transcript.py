@@ -143,10 +143,9 @@ class Transcript:
             if plain:
                 self.tokens += sum(counts)
                 parts.append(msgspec.json.decode(b'"%b"' % piece, type=str))
+                self._read_usage(chunk_in(last_event(self._last)))
             else:
                 parts += self._read_events(piece)
-        if events and events[-1]:
-            self._read_usage(chunk_in(last_event(self._last)))
         text = "".join(parts)
         if self._taken + len(text) > MAX_BYTES or not self._allowance.take(len(text)):
             self.possible = False
