@@ -360,18 +360,25 @@ def _relative_speeds(pages: Mapping[str, Page], limits: Settings) -> dict[str, f
     step = step_work(page.evidence for page in pages.values())
     for counted in (True, False):
         speeds = {
-            name: None if page.lie or page.suspended else speed(page.evidence, limits.evidence_s, step, counted=counted)
+            name: None
+            if page.lie or page.suspended or _stands_still(page)
+            else speed(page.evidence, limits.evidence_s, step, counted=counted)
             for name, page in pages.items()
         }
         if any(speeds.values()):
             break
-    # work of zero is a replica that stands still: for the suspension, not for a weight
+    # who stands still, now or for all that is known, is for the suspension, not for a weight
     speeds = {name: found or None for name, found in speeds.items()}
     known = [found for found in speeds.values() if found is not None]
     if not known or (len(known) == 1 and len(speeds) > 1):
         return dict.fromkeys(speeds)
     fastest = max(known)
     return {name: found / fastest if found is not None else None for name, found in speeds.items()}
+
+
+def _stands_still(page: Page) -> bool:
+    """Whether it held requests at the last look and its counters had not moved."""
+    return bool(page.looks) and page.looks[-1].made is not None and page.moved_at < page.last_at
 
 
 def _error(name: str, pages: Mapping[str, Page], speeds: Mapping[str, float | None]) -> float:
