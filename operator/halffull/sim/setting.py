@@ -63,7 +63,7 @@ class Setting:
         if self.poisson:
             times = workload.poisson_times(len(calls), self.rate, seed)
         else:
-            times = workload.recorded_times(calls, self.rate, seed)
+            times = workload.recorded_times(self.calls, self.rate, seed)  # permuting lengths leaves arrivals in order
         if clients.sessions is not None:
             calls = with_histories(calls, clients.sessions, self.profile.kv_tokens)
         rng = Random(f"clients {seed}")
