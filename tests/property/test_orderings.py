@@ -174,16 +174,16 @@ def test_adaptive_lifo_puts_those_that_came_just_now_first_once_somebody_has_wai
     for one in exchanges:
         queue.push(one, context(one.request.arrived))
 
-    def offered(now: float) -> list[str]:
-        seen: list[str] = []
-        queue.offer(lambda exchange: bool(seen.append(exchange.request.id)), len(exchanges), context(now))
-        return seen
-
-    assert offered(NOW + 19.9) == ["0", "1", "2", "3"]
-    assert offered(NOW + 20.4) == ["2", "3", "1", "0"]  # who came in the last second, in order; then the newest
-    assert offered(NOW + 21.0) == ["3", "2", "1", "0"]
+    assert offered(queue, context(NOW + 19.9)) == ["0", "1", "2", "3"]
+    assert offered(queue, context(NOW + 20.4)) == [
+        "2",
+        "3",
+        "1",
+        "0",
+    ]  # who came in the last second, in order; then the newest
+    assert offered(queue, context(NOW + 21.0)) == ["3", "2", "1", "0"]
     queue.leave(exchanges[0])  # nobody has waited for twenty seconds now
-    assert offered(NOW + 21.0) == ["1", "2", "3"]
+    assert offered(queue, context(NOW + 21.0)) == ["1", "2", "3"]
 
 
 def test_callers_keep_their_turns_when_adaptive_lifo_turns() -> None:

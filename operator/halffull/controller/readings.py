@@ -35,13 +35,13 @@ def reading(signals: Signals | None, replica: str, routers: Sequence[Mapping[str
     rows = [row for document in routers for row in (document or {}).get("replicas", ()) if row.get("name") == replica]
     rates = [float(row.get("prefillTokensPerSecond") or PREFILL_RATE) for row in rows]
     learned = [rate for rate in rates if rate != PREFILL_RATE]
+    rate = median(learned) if learned else None
     whole = bool(rows) and None not in routers
     return balance.Reading(
         signals,
         in_flight=sum(int(row.get("inFlight") or 0) for row in rows) if whole else None,
-        prefill_rate=median(learned) if learned else None,
-        prefill_s=sum(int(row.get("prefillTokens") or 0) for row in rows)
-        / (median(learned) if learned else PREFILL_RATE),
+        prefill_rate=rate,
+        prefill_s=sum(int(row.get("prefillTokens") or 0) for row in rows) / (rate or PREFILL_RATE),
         seen_tokens=sum(int(row.get("seenTokens") or 0) for row in rows) if whole else None,
         down=bool(rows) and all(row.get("state") == "Down" for row in rows),
     )

@@ -23,8 +23,6 @@ from halffull.core.values import Signals
 
 NONE = 0.02
 """part of a replica below which others' load is none"""
-
-
 SURE = 4.0
 """standard errors of a relative speed below which a change of it may be chance: a fleet is looked at thousands of times a day"""
 
@@ -203,7 +201,8 @@ def rebalance(fleet: Fleet, now: float, settings: Settings | None = None) -> tup
     pages, changes = _believe(fleet.pages, findings)
     pages, more = _suspend(pages, findings, now, limits)
     changes += more
-    speeds = _relative_speeds(pages, limits)
+    step = step_work(page.evidence for page in pages.values())
+    speeds = _relative_speeds(pages, step, limits)
     for name, page in pages.items():
         if (known := speeds[name]) is not None:
             pages[name] = replace(page, alone=known)
@@ -218,7 +217,7 @@ def rebalance(fleet: Fleet, now: float, settings: Settings | None = None) -> tup
             hysteresis *= 2  # to and fro is more likely noise than news
         if marks[name] is not Mark.FRESH or not settled or abs(wanted - page.weight) <= hysteresis * page.weight:
             continue
-        doubt = SURE * _error(name, pages, speeds)
+        doubt = SURE * _error(name, pages, speeds, step)
         if min(wanted, page.weight) >= max(wanted, page.weight) * (1 - doubt):
             continue
         weight = 1.0 if whole else round(wanted, 2)  # else it could never return to 1
@@ -351,13 +350,12 @@ def _wanted(
     return {name: (weight / most, why) for name, (weight, why) in wanted.items()}
 
 
-def _relative_speeds(pages: Mapping[str, Page], limits: Settings) -> dict[str, float | None]:
+def _relative_speeds(pages: Mapping[str, Page], step: float, limits: Settings) -> dict[str, float | None]:
     """Return each replica's speed relative to the fastest; None without enough evidence or nobody to compare with.
 
     Counted work and routers' estimates are different units: estimates are used only where no engine counts.
     """
     speeds: dict[str, float | None] = {}
-    step = step_work(page.evidence for page in pages.values())
     for counted in (True, False):
         speeds = {
             name: None
@@ -381,11 +379,10 @@ def _stands_still(page: Page) -> bool:
     return bool(page.looks) and page.looks[-1].made is not None and page.moved_at < page.last_at
 
 
-def _error(name: str, pages: Mapping[str, Page], speeds: Mapping[str, float | None]) -> float:
+def _error(name: str, pages: Mapping[str, Page], speeds: Mapping[str, float | None], step: float) -> float:
     """Return the relative standard error of a replica's speed relative to the fastest; 0 where it is not known."""
     if speeds[name] is None:
         return 0.0
-    step = step_work(page.evidence for page in pages.values())
     errors = [
         error(pages[each].evidence, step, counted=any(found.counted for found in pages[each].evidence))
         for each in {name, max(speeds, key=lambda one: speeds[one] or 0.0)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import floor, inf
 from operator import attrgetter
 
-from halffull.api.scenario import Contender, Objective
+from halffull.api.scenario import Contender
 from halffull.sim.demand import Demand
 from halffull.sim.setting import Setting
 from halffull.sim.simulation import Simulation
@@ -68,10 +68,8 @@ def play(setting: Setting, contender: Contender, seed: int, *, timeline: bool = 
 
     simulation = Simulation(setting, contender, seed, watch=watch if timeline else None)
     simulation.run()
-    measured = _measured(simulation.demands)
-    pooled = contender.bound == "super"
-    ttft = sorted(_ttft(demand, setting, pooled=pooled) for demand in measured if not demand.failure)
-    return Run(contender.name, seed, figures(measured, setting, ttft, pooled=pooled), tuple(ttft), tuple(moments))
+    ttft, found = _came_out(simulation, setting, contender)
+    return Run(contender.name, seed, found, tuple(ttft), tuple(moments))
 
 
 def play_if_good(setting: Setting, contender: Contender, seed: int) -> Figures | None:
@@ -82,10 +80,15 @@ def play_if_good(setting: Setting, contender: Contender, seed: int) -> Figures |
     simulation.run()
     if watch.stopped:
         return None
+    _, found = _came_out(simulation, setting, contender)
+    return found if found.good >= setting.scenario.objective.share else None
+
+
+def _came_out(simulation: Simulation, setting: Setting, contender: Contender) -> tuple[list[float], Figures]:
+    """Return the sorted times to the first token of a run that is over, and its figures."""
     measured, pooled = _measured(simulation.demands), contender.bound == "super"
     ttft = sorted(_ttft(demand, setting, pooled=pooled) for demand in measured if not demand.failure)
-    found = figures(measured, setting, ttft, pooled=pooled)
-    return found if found.good >= setting.scenario.objective.share else None
+    return ttft, figures(measured, setting, ttft, pooled=pooled)
 
 
 class _Hopeless:
@@ -100,18 +103,15 @@ class _Hopeless:
         self._next = self._missed = 0
 
     def __call__(self, simulation: Simulation) -> None:
-        setting, measured, objective = self._setting, self.measured, self._setting.scenario.objective
+        setting, measured = self._setting, self.measured
         while self._next < len(measured):
             demand = measured[self._next]
-            limit_s = objective.ttft_seconds
-            if objective.slowdown is not None:
-                limit_s = objective.slowdown * setting.solo_seconds(demand.prompt_tokens)
-            if demand.arrived + limit_s >= simulation.now:
+            if demand.arrived + _limit_s(demand, setting) >= simulation.now:
                 return
             self._next += 1
-            in_time = demand.first is not None and _is_good(demand, setting, objective, pooled=self._pooled)
+            in_time = demand.first is not None and _is_good(demand, setting, pooled=self._pooled)
             self._missed += not in_time
-            if (len(measured) - self._missed) / len(measured) < objective.share:
+            if (len(measured) - self._missed) / len(measured) < setting.scenario.objective.share:
                 self.stopped = True
                 simulation.stop()
                 return
@@ -124,8 +124,7 @@ def figures(measured: Sequence[Demand], setting: Setting, ttft: Sequence[float],
         _ttft(demand, setting, pooled=pooled) / setting.solo_seconds(demand.prompt_tokens) for demand in whole
     )
     tpot = sorted(_tpot(demand) for demand in whole if demand.output_tokens > 1)
-    objective = setting.scenario.objective
-    good = sum(_is_good(demand, setting, objective, pooled=pooled) for demand in whole)
+    good = sum(_is_good(demand, setting, pooled=pooled) for demand in whole)
     arrived = measured[-1].arrived - measured[0].arrived or 1.0
     lasted = max((demand.ended or 0.0) for demand in measured) - measured[0].arrived or 1.0
     return Figures(
@@ -174,8 +173,13 @@ def _tpot(demand: Demand) -> float:
     return ((demand.ended or 0.0) - (demand.first or 0.0)) / (demand.output_tokens - 1)
 
 
-def _is_good(demand: Demand, setting: Setting, objective: Objective, *, pooled: bool) -> bool:
-    ttft = _ttft(demand, setting, pooled=pooled)
-    if objective.slowdown is not None:
-        return ttft <= objective.slowdown * setting.solo_seconds(demand.prompt_tokens)
-    return ttft <= objective.ttft_seconds
+def _is_good(demand: Demand, setting: Setting, *, pooled: bool) -> bool:
+    return _ttft(demand, setting, pooled=pooled) <= _limit_s(demand, setting)
+
+
+def _limit_s(demand: Demand, setting: Setting) -> float:
+    """Seconds to the first token within which the objective wants it."""
+    objective = setting.scenario.objective
+    if objective.slowdown is None:
+        return objective.ttft_seconds
+    return objective.slowdown * setting.solo_seconds(demand.prompt_tokens)

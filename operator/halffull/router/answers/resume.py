@@ -1,7 +1,7 @@
 """Continuation: a stream that lost its replica goes on at another from the text already sent, as one unbroken stream.
 
-`passage` keeps one per streamed request that may be continued. The client gets whole events only, so that the seam never falls into one. What follows the seam is a valid continuation,
-with greedy decoding the very one that would have come.
+`passage` keeps one per streamed request that may be continued. The client gets whole events only, so that the seam never falls
+into one. What follows the seam is a valid continuation, with greedy decoding the very one that would have come.
 
 Bytes are searched with `find`: `in` asks them first whether they are a number, and the exception costs more than the search.
 """
