@@ -21,6 +21,13 @@ settings.load_profile("halffull")
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def heed_interrupts() -> None:
+    """Let programs that tests start heed SIGINT: a shell that runs pytest in its background has it ignored, by children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository root."""

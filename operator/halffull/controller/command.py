@@ -10,8 +10,6 @@ import socket
 import sys
 from pathlib import Path
 
-import uvloop
-
 from halffull.controller.app import Options
 from halffull.controller.app import run as run_operator
 from halffull.controller.child import Settings
@@ -83,8 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         external_metrics=certificate and Serving(certificate, arguments.host, arguments.external_metrics_port),
         ready_file=arguments.ready_file,
     )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_operator(options))
+    asyncio.run(run_operator(options))
     return 0
 
 

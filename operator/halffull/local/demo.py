@@ -15,7 +15,6 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import uvloop
 from rich.console import Console
 
 from halffull.local import scene
@@ -29,6 +28,7 @@ from halffull.local.replay import Replay
 from halffull.local.report import spread
 from halffull.local.router_process import RouterProcess
 from halffull.local.scene import AFTER, BEFORE, MODEL, Scene
+from halffull.router.loop import Loop
 
 WARM_UP = 0.1
 """share of the time, at the start and again after the edit, whose requests are left out of the figures"""
@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 0 if no request failed, 1 if one did or something did not start, 130 if it was stopped."""
     try:
-        figures = uvloop.run(_run(arguments))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            figures = runner.run(_run(arguments))
     except StartError as error:
         print(error, file=sys.stderr)
         return 1

@@ -12,13 +12,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import uvloop
-
 from halffull.local import workload
 from halffull.local.client import Client, Outcome, Target
 from halffull.local.prompts import Prompts
 from halffull.local.replay import Replay
 from halffull.local.report import Slo, lines, report
+from halffull.router.loop import Loop
 from halffull.sim.trace import RECORDED, Call, TraceError, read_trace, recorded_lengths
 
 SYNTHETIC = "synthetic"
@@ -71,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     target = Target(arguments.url, arguments.model, arguments.api, arguments.timeout, not arguments.at_most, headers)
     allow_many_connections()
-    figures = uvloop.run(_replay(calls, target, arguments))
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        figures = runner.run(_replay(calls, target, arguments))
     print("\n".join(lines(figures)))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

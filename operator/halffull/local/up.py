@@ -5,8 +5,6 @@ import asyncio
 import signal
 from pathlib import Path
 
-import uvloop
-
 from halffull.api.errors import DocumentError
 from halffull.local.deployment import Deployment
 from halffull.local.machine import Machine
@@ -34,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run until Ctrl-C or SIGTERM; 0 then, 1 if something did not start, 2 if a file is wrong."""
     try:
-        uvloop.run(_run(arguments))
+        asyncio.run(_run(arguments))
     except DocumentError as error:
         for line in error.lines:
             say(line)

@@ -7,12 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-import uvloop
-
 from halffull.api.router_config import EngineTarget
 from halffull.router import heap
 from halffull.router.app import ConfigMap, Options, Router
 from halffull.router.http.tls import ServerTls
+from halffull.router.loop import Loop
 from halffull.router.peers import peering
 from halffull.router.peers.peering import Peering
 from halffull.router.sources import kube
@@ -130,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     async def serve() -> int:
         return await Router(options).run()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(serve())
 
 
