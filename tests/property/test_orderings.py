@@ -50,15 +50,16 @@ def order(ordering: Ordering, requests: list[Request], now: Context) -> list[str
     return found
 
 
-@pytest.mark.parametrize("name", [name for name in ORDERINGS if name != "shortest-prompt"])
+@pytest.mark.parametrize("name", [name for name in ORDERINGS if name not in {"shortest-prompt", "adaptive-lifo"}])
 @given(tokens=st.integers(1, 100_000), other=st.integers(1, 100_000), used=st.floats(0, 1))
 def test_who_comes_much_later_does_not_pass(name: str, tokens: int, other: int, used: float) -> None:
-    ordering, now = ORDERINGS[name].make(), context(used=used)
+    queue, now = Queue(ORDERINGS[name].make(), fair=False), context(used=used)
     early = request(1, tokens)
-    bound_s = 600.0 + 2 * 5.0 * now.prefill_s(early) + 0.1
-    late = request(2, other, arrived=NOW + bound_s)
+    late = request(2, other, arrived=NOW + 600.0 + 2 * 5.0 * now.prefill_s(early) + 0.1)
+    queue.push(Exchange(early), now)
+    queue.push(Exchange(late), context(late.arrived, used=used))
 
-    assert order(ordering, [late, early], now) == ["1", "2"]
+    assert offered(queue, context(late.arrived, used=used)) == ["1", "2"]
 
 
 @pytest.mark.parametrize("name", ["larry", "shortest-prompt", "deadline", "priority", "srpt"])
@@ -214,3 +215,55 @@ def test_one_that_comes_back_goes_before_the_newest() -> None:
 
     assert found == [returned]
     assert not queue.behind(returned, context(NOW + 22))
+
+
+@pytest.mark.parametrize("name", ["adaptive-lifo", "deadline"])
+def test_who_is_behind_is_passed_by_every_caller(name: str) -> None:
+    queue = Queue(ORDERINGS[name].make())
+    for number in range(6):
+        queue.push(Exchange(request(number, arrived=NOW + number, caller=f"caller {number}")), context(NOW + number))
+    fresh = request(6, arrived=NOW + 22, caller="caller 0")
+
+    offered(queue, context(NOW + 22))
+    assert queue.ahead(fresh, 10.0, context(NOW + 22)) == 0
+    queue.push(Exchange(fresh), context(NOW + 22))
+    assert offered(queue, context(NOW + 22))[0] == "6"
+
+
+def test_one_that_would_be_behind_by_its_turn_is_the_last() -> None:
+    queue = Queue(ORDERINGS["adaptive-lifo"].make())
+    for number in range(20):
+        queue.push(Exchange(request(number)), context())
+    offered(queue, context(NOW + 21))
+    for number in range(20, 25):
+        queue.push(Exchange(request(number, arrived=NOW + 21)), context(NOW + 21))
+    fresh, now = request(25, arrived=NOW + 21), context(NOW + 21)
+
+    assert queue.ahead(fresh, 5.0, now) == 5  # after a second
+    assert queue.ahead(fresh, 4.9, now) == 25
+
+
+REQUESTS = st.tuples(
+    st.integers(1, 20_000), st.sampled_from(["", "a", "b", "c"]), st.integers(-1, 1), st.floats(0, 30), st.booleans()
+)
+
+
+@pytest.mark.parametrize("name", ORDERINGS)
+@given(waiting=st.lists(REQUESTS, max_size=30), newcomer=REQUESTS, fair=st.booleans(), taken=st.integers(0, 10))
+def test_no_more_go_before_a_newcomer_than_were_counted(
+    name: str, waiting: list[tuple], newcomer: tuple, fair: bool, taken: int
+) -> None:
+    """Whoever waits, since when and for how long, has gone or has left; drained at once, so that nobody's turn is late."""
+    queue = Queue(ORDERINGS[name].make(), fair=fair)
+    for number, (tokens, caller, priority, waited_s, leaves) in enumerate(sorted(waiting, key=lambda one: -one[3])):
+        one = Exchange(request(number, tokens, arrived=NOW - waited_s, caller=caller, priority=priority))
+        queue.push(one, roomy(NOW - waited_s))
+        if leaves:
+            queue.leave(one)
+    offered(queue, roomy(NOW), take=taken)
+    tokens, caller, priority, _, _ = newcomer
+    last = request(99, tokens, caller=caller, priority=priority)
+    ahead = queue.ahead(last, 1e9, roomy(NOW))
+    queue.push(Exchange(last), roomy(NOW))
+
+    assert offered(queue, roomy(NOW), take=99).index("99") <= ahead <= len(waiting)

@@ -102,7 +102,11 @@ class Ordering(Protocol):
         return 0
 
     def behind(self, request: Request, context: Context) -> bool:
-        """Whether the request is behind all that still come, and so goes only where it does not make the next one wait."""
+        """Whether the request is behind all that still come, and so goes only where it does not make the next one wait.
+
+        The queue keeps such requests in a line of their own, in which callers take turns as in the other. It also asks for a
+        moment to come, when the turn of a request would be.
+        """
         return False
 
     def joined(self, request: Request) -> None:

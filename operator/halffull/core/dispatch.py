@@ -8,14 +8,13 @@ be answered with their failure.
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import count
-from math import ceil
 from typing import NamedTuple
 
+from halffull.core.admission import Admission
 from halffull.core.books import Books, Replica, prefill_work
 from halffull.core.budget import Budget
 from halffull.core.contracts import Context, Gate, Ordering, Policy, Rng
 from halffull.core.errors import Failure, Reason
-from halffull.core.estimators import Rate
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.faults import Blame, Fault
 from halffull.core.health import Verdict
@@ -25,11 +24,6 @@ from halffull.core.placement import Placement
 from halffull.core.queue import Queue
 from halffull.core.redispatch import Redispatch
 from halffull.core.values import Request, State
-
-PRIOR_DRAIN = 100.0
-"""requests/s that a queue is taken to drain at, until some have been released"""
-PRIOR_RELEASES = 5.0
-"""how much evidence outweighs that"""
 
 
 class Transition(NamedTuple):
@@ -52,8 +46,7 @@ class Dispatcher:
         self._ready_seen = 0.0
         self._budget = Budget(limits.budget_percent, limits.budget_minimum)
         self._redispatch = Redispatch()
-        self._released = Rate(10.0)
-        self._released_at = 0.0
+        self._admission = Admission()
         self._presumptions: list[tuple[float, int, Exchange]] = []
         self._ticket = count()
         self.peers: Peers | None = None
@@ -85,7 +78,8 @@ class Dispatcher:
         self._redispatch.arrived(now)
         if len(self.queue) < self._placement.window and self._assign(exchange, now):
             return exchange
-        if (failure := self._full(request)) is not None:
+        failure = self._admission.refusal(request, self.queue, self._limits, self.at(now))
+        if failure is not None:
             self._fail(exchange, failure)
         else:
             self._enqueue(exchange, now)
@@ -194,8 +188,7 @@ class Dispatcher:
         def take(exchange: Exchange) -> bool:
             if not self._assign(exchange, now):
                 return False
-            self._released.add(1.0, now - self._released_at, now)
-            self._released_at = now
+            self._admission.released(now)
             given.append(exchange)
             return True
 
@@ -364,19 +357,8 @@ class Dispatcher:
 
     def _enqueue(self, exchange: Exchange, now: float) -> None:
         if not len(self.queue):
-            self._released_at = now
+            self._admission.began(now)
         self.queue.push(exchange, self.at(now))
-
-    def _full(self, request: Request) -> Failure | None:
-        """Return why the queue takes no more: its bounds, or a wait that would end in a time-out."""
-        queue, limits = self.queue, self._limits
-        wait_s = len(queue) / self._released.value(PRIOR_DRAIN, PRIOR_RELEASES)
-        retry_s = min(max(ceil(wait_s), 1), 60)
-        if len(queue) >= limits.queue_requests or queue.bytes + request.body_bytes > limits.queue_bytes:
-            return Failure(Reason.QUEUE_FULL, "The queue is full.", retry_after_s=retry_s)
-        if wait_s <= limits.queue_timeout_s:
-            return None
-        return Failure(Reason.QUEUE_FULL, f"The wait would be about {wait_s:.0f} s.", retry_after_s=retry_s)
 
     def _blame(self, replica: Replica, fault: Fault, now: float, pause_s: float) -> None:
         health, blame = replica.health, fault.treatment.blame

@@ -1,12 +1,14 @@
 """The router's queue: bounded in requests and bytes, by class, fair between callers, in the order of an ordering.
 
-Kept by `dispatch`. The lowest class is served first. Within a class callers take turns; a caller's own requests come in the
-order of the ordering; those that were sent before and are back go first. A caller that comes back does not catch up on turns
-it did not use (start-time fair queueing).
+Kept by `dispatch`. The lowest class is served first. Within a class those go last, whoever's they are, that the ordering puts
+behind all that still come. Within each of these two lines callers take turns; a caller's own requests come in the order of the
+ordering; those that were sent before and are back go first. A caller that comes back does not catch up on turns it did not use
+(start-time fair queueing).
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -19,22 +21,46 @@ Place = tuple[float, float, int, Exchange]
 
 
 class _Caller:
-    """The requests of one caller in one class."""
+    """The requests of one caller in one line."""
 
-    __slots__ = ("heap", "turn")
+    __slots__ = ("heap", "turn", "waiting")
 
-    def __init__(self, turn: float) -> None:
+    def __init__(self, turn: int) -> None:
         self.heap: list[Place] = []
         self.turn = turn
+        self.waiting = 0
+        """of those in the heap, who has not left"""
 
 
-class _Class:
-    """The callers of one priority class, by whose turn it is."""
+class _Line:
+    """The callers of one priority class, by whose turn it is: of its requests in front, or of those that are behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, behind: bool) -> None:
+        self.behind = behind
         self.callers: dict[str, _Caller] = {}
-        self.turns: list[tuple[float, int, str]] = []
-        self.clock = 0.0
+        self.turns: list[tuple[int, int, str]] = []
+        self.clock = 0
+        self.waiting = 0
+
+    def before(self, name: str) -> int:
+        """Return how many go before the next request of a caller, at most: its others, and others' until its turn."""
+        caller = self.callers.get(name)
+        if caller is None:
+            return min(self.waiting, len(self.callers))
+        turns = caller.waiting + 1 + max(caller.turn - self.clock, 0)
+        return caller.waiting + min(self.waiting - caller.waiting, turns * (len(self.callers) - 1))
+
+
+class _Wait:
+    """One that waits: since when, seconds, and where."""
+
+    __slots__ = ("caller", "entered", "exchange", "line")
+
+    def __init__(self, exchange: Exchange, entered: float) -> None:
+        self.exchange = exchange
+        self.entered = entered
+        self.line: _Line
+        self.caller: _Caller
 
 
 class Queue:
@@ -45,9 +71,10 @@ class Queue:
         self._ordering = ordering
         self._mode = 0
         self._fair = fair
-        self._classes: dict[int, _Class] = {}
-        self._waiting: dict[Exchange, float] = {}
-        self._by_entry: deque[tuple[float, Exchange]] = deque()
+        self._lines: dict[tuple[int, bool], _Line] = {}
+        """by class and whether they are behind"""
+        self._waiting: dict[Exchange, _Wait] = {}
+        self._by_entry: deque[_Wait] = deque()
         self._ticket = count()
         self.bytes = 0
         """request bodies that wait, bytes"""
@@ -64,48 +91,67 @@ class Queue:
         """Whether the ordering puts it behind all that still come."""
         return not exchange.attempts and self._ordering.behind(exchange.request, context)
 
+    def ahead(self, request: Request, per_second: float, context: Context) -> int:
+        """Return how many go before a request that comes now, at most, if so many are released a second.
+
+        One that would be behind by its turn is taken for the last of its class. Costs the same however many wait.
+        """
+        self._turn(context)
+        priority = request.priority
+        lower = sum(line.waiting for (other, _), line in self._lines.items() if other < priority)
+        front, back = self._lines.get((priority, False)), self._lines.get((priority, True))
+        ahead = lower + (front.before(self._name(request)) if front else 0)
+        if back is None:
+            return ahead
+        then = replace(context, now=context.now + ahead / per_second)
+        if not self._ordering.behind(request, then):
+            return ahead
+        return lower + (front.waiting if front else 0) + back.waiting
+
     def push(self, exchange: Exchange, context: Context) -> None:
         """Let it wait. One that was sent before is next within its class and caller."""
-        now = context.now
-        self._waiting[exchange] = now
-        self._by_entry.append((now, exchange))
-        self.bytes += exchange.request.body_bytes
         self._turn(context)
+        wait = self._waiting[exchange] = _Wait(exchange, context.now)
+        self._by_entry.append(wait)
+        self.bytes += exchange.request.body_bytes
         self._ordering.joined(exchange.request)
         self._file(exchange, context)
 
     def leave(self, exchange: Exchange) -> None:
         """Take it out, wherever it is; nothing if it does not wait."""
-        if self._waiting.pop(exchange, None) is not None:
+        wait = self._waiting.pop(exchange, None)
+        if wait is not None:
+            self._unfile(wait)
             self.bytes -= exchange.request.body_bytes
             self._ordering.left(exchange.request)
 
     def offer(self, take: Callable[[Exchange], bool], most: int, context: Context) -> None:
         """Offer those that wait, in order, until `most` were not taken. Who is not taken keeps place and turn."""
         self._turn(context)
-        for priority in sorted(self._classes):
-            group = self._classes[priority]
-            left = self._offer_class(group, take, most, context)
-            if not group.callers:
-                del self._classes[priority]
-            most -= left
-            if most <= 0:
-                return
+        for priority in sorted({priority for priority, _ in self._lines}):
+            for behind in (False, True):
+                line = self._lines.get((priority, behind))
+                if line is not None:
+                    most -= self._offer_line(line, take, most, context)
+                    if not line.callers:
+                        del self._lines[priority, behind]
+                    if most <= 0:
+                        return
 
-    def _offer_class(self, group: _Class, take: Callable[[Exchange], bool], most: int, context: Context) -> int:
-        """Offer within one class; return how many were not taken."""
+    def _offer_line(self, line: _Line, take: Callable[[Exchange], bool], most: int, context: Context) -> int:
+        """Offer within one line; return how many were not taken."""
         kept: list[tuple[_Caller, Place]] = []
-        turns = group.turns
+        turns = line.turns
         while turns and len(kept) < most:
             turn, ticket, name = heappop(turns)
-            caller = group.callers[name]
-            place = self._first(caller, context)
+            caller = line.callers[name]
+            place = self._first(line, caller, context)
             if place is None:
                 if not any(other is caller for other, _ in kept):
-                    del group.callers[name]
+                    del line.callers[name]
                 continue
             if take(place[3]):
-                group.clock = max(group.clock, caller.turn)
+                line.clock = max(line.clock, caller.turn)
                 caller.turn += 1
                 self.leave(place[3])
             elif most == 1:
@@ -118,43 +164,45 @@ class Queue:
         if kept:
             for caller, place in kept:
                 heappush(caller.heap, place)
-            group.turns = [(caller.turn, next(self._ticket), name) for name, caller in group.callers.items()]
-            heapify(group.turns)
+            line.turns = [(caller.turn, next(self._ticket), name) for name, caller in line.callers.items()]
+            heapify(line.turns)
         return len(kept)
 
-    def _first(self, caller: _Caller, context: Context) -> Place | None:
-        """Take out the first of a caller that still waits, by keys as they are now."""
+    def _first(self, line: _Line, caller: _Caller, context: Context) -> Place | None:
+        """Take out the first of a caller that still waits, by keys as they are now; who is behind now changes lines."""
         heap = caller.heap
         while heap:
             place = heappop(heap)
             exchange = place[3]
-            if exchange not in self._waiting:
+            wait = self._waiting.get(exchange)
+            if wait is None or wait.line is not line:
                 continue
             now = self._key(exchange, context)
-            if now <= place[0]:
+            if not line.behind and self.behind(exchange, context):
+                self._refile(exchange, context)
+            elif now <= place[0]:
                 return place
-            heappush(heap, (now, place[1], place[2], exchange))
+            else:
+                heappush(heap, (now, place[1], place[2], exchange))
         return None
 
     def entered_before(self, moment: float) -> Iterator[Exchange]:
         """Those that wait since `moment` or longer, oldest first; the caller takes each out or stops."""
-        while self._by_entry:
-            entered, exchange = self._by_entry[0]
-            if self._waiting.get(exchange) != entered:
-                self._by_entry.popleft()
-            elif entered > moment:
-                return
-            else:
-                yield exchange
+        while (wait := self._eldest()) is not None and wait.entered <= moment:
+            yield wait.exchange
 
     @property
     def oldest(self) -> float | None:
         """Since when the one that waits longest does; None: none waits."""
-        by_entry, waiting = self._by_entry, self._waiting
+        wait = self._eldest()
+        return None if wait is None else wait.entered
+
+    def _eldest(self) -> _Wait | None:
+        by_entry = self._by_entry
         while by_entry:
-            entered, exchange = by_entry[0]
-            if waiting.get(exchange) == entered:
-                return entered
+            wait = by_entry[0]
+            if self._waiting.get(wait.exchange) is wait:
+                return wait
             by_entry.popleft()
         return None
 
@@ -162,34 +210,55 @@ class Queue:
         """Change the ordering; nobody leaves."""
         context.waiting_since = self.oldest
         self._ordering, self._fair, self._mode = ordering, fair, ordering.mode(context)
-        self._classes = {}
         for exchange in self._waiting:
             ordering.joined(exchange.request)
-        for exchange in self._waiting:
-            self._file(exchange, context)
+        self._file_anew(context)
 
     def _turn(self, context: Context) -> None:
-        """File all anew where the ordering's mode has changed; callers keep their turns."""
-        context.waiting_since = self.oldest
+        """File anew: all where the ordering's mode has changed, else who waits longest if it is behind no more."""
+        eldest = self._eldest()
+        context.waiting_since = None if eldest is None else eldest.entered
         mode = self._ordering.mode(context)
-        if mode == self._mode:
-            return
-        self._mode = mode
-        for group in self._classes.values():
-            for caller in group.callers.values():
-                waiting = [place for place in caller.heap if place[3] in self._waiting]
-                caller.heap = [(self._key(place[3], context), *place[1:]) for place in waiting]
-                heapify(caller.heap)
+        if mode != self._mode:
+            self._mode = mode
+            self._file_anew(context)
+        elif eldest is not None and eldest.line.behind and not self.behind(eldest.exchange, context):
+            self._refile(eldest.exchange, context)
+
+    def _refile(self, exchange: Exchange, context: Context) -> None:
+        self._unfile(self._waiting[exchange])
+        self._file(exchange, context)
+
+    def _file_anew(self, context: Context) -> None:
+        """Callers begin anew to take turns, too: between two that wait that is one turn at most."""
+        self._lines = {}
+        for exchange in self._waiting:
+            self._file(exchange, context)
 
     def _key(self, exchange: Exchange, context: Context) -> float:
         return self._ordering.key(exchange.request, context) if not exchange.attempts else -inf
 
     def _file(self, exchange: Exchange, context: Context) -> None:
-        request = exchange.request
-        group = self._classes.setdefault(request.priority, _Class())
-        name = request.caller if self._fair else ""
-        caller = group.callers.get(name)
+        request, wait = exchange.request, self._waiting[exchange]
+        key = self._key(exchange, context)
+        behind = self.behind(exchange, context)
+        line = self._lines.get((request.priority, behind))
+        if line is None:
+            line = self._lines[request.priority, behind] = _Line(behind=behind)
+        name = self._name(request)
+        caller = line.callers.get(name)
         if caller is None:
-            caller = group.callers[name] = _Caller(group.clock)
-            heappush(group.turns, (caller.turn, next(self._ticket), name))
-        heappush(caller.heap, (self._key(exchange, context), request.arrived, next(self._ticket), exchange))
+            caller = line.callers[name] = _Caller(line.clock)
+            heappush(line.turns, (caller.turn, next(self._ticket), name))
+        heappush(caller.heap, (key, request.arrived, next(self._ticket), exchange))
+        line.waiting += 1
+        caller.waiting += 1
+        wait.line, wait.caller = line, caller
+
+    def _unfile(self, wait: _Wait) -> None:
+        """Count it there no longer; its place in the heap goes when it surfaces."""
+        wait.line.waiting -= 1
+        wait.caller.waiting -= 1
+
+    def _name(self, request: Request) -> str:
+        return request.caller if self._fair else ""

@@ -30,8 +30,8 @@ class AdaptiveLifo(Ordering):
     overload those that have waited wait on, until the backlog is gone or they time out.
 
     Under `fcfs` all that come after an overload wait for what is left of it, whose clients may have given up. Here these go, with
-    a late gate, only to replicas that have no prompt to compute, so that the next one finds room: the backlog goes a twentieth
-    slower. Source: the idea is of "Fail at Scale" (ACM Queue 13:8, 2015), where the newest go first while the queue stands.
+    a late gate, only to replicas that have no prompt to compute and a quarter of their memory to spare, so that the next one finds
+    room. Source: the idea is of "Fail at Scale" (ACM Queue 13:8, 2015), where the newest go first while the queue stands.
     """
 
     def __init__(self, parameters: AdaptiveLifoParameters) -> None:

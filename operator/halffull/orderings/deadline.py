@@ -61,18 +61,17 @@ class Deadline(Ordering):
         if not 0 <= context.now - self._planned_at < EVERY_S:
             self._plan(context)
         own_s = context.prefill_s(request)
-        key = request.arrived + self._kappa * own_s
-        if self._late(request, own_s, context):
-            return key + self._late_s
-        return key + self._late_s / 2 if request.id in self._given_up else key
+        return request.arrived + self._kappa * own_s + self._back_s(request, own_s, context)
 
     def behind(self, request: Request, context: Context) -> bool:
-        """Whether it was given up, or is late."""
-        return request.id in self._given_up or self._late(request, context.prefill_s(request), context)
+        """Whether it was given up or is late, and has not waited so long that it goes by its arrival again."""
+        return self._back_s(request, context.prefill_s(request), context) > max(context.now - request.arrived, 0.0)
 
-    def _late(self, request: Request, own_s: float, context: Context) -> bool:
-        """Whether even the replica with the least to do could not start it within the goal."""
-        return context.now + self._least_s + own_s > request.arrived + (context.ttft_goal_s or self._goal_s)
+    def _back_s(self, request: Request, own_s: float, context: Context) -> float:
+        """Return how far behind it goes; farthest where even the replica with the least to do could not start it in time."""
+        if context.now + self._least_s + own_s > request.arrived + (context.ttft_goal_s or self._goal_s):
+            return self._late_s
+        return self._late_s / 2 if request.id in self._given_up else 0.0
 
     def _plan(self, context: Context) -> None:
         """Give up the largest prompts until the others can be in time."""

@@ -130,6 +130,35 @@ def test_the_oldest_are_found_by_the_time_they_wait() -> None:
     assert drain(queue) == ["3", "4"]
 
 
+def test_before_a_newcomer_are_lower_classes_its_own_and_others_until_its_turn() -> None:
+    queue = Queue(Fcfs())
+    for number, (caller, priority) in enumerate([*[("a", 0)] * 10, *[("b", 0)] * 2, *[("c", -1)] * 3, *[("c", 1)] * 4]):
+        queue.push(exchange(number, caller=caller, priority=priority), at(0.0))
+
+    def ahead(caller: str, priority: int) -> int:
+        return queue.ahead(exchange(99, caller=caller, priority=priority).request, 10.0, at(0.0))
+
+    assert ahead("a", 0) == 3 + 10 + 2
+    assert ahead("b", 0) == 3 + 2 + 3
+    assert ahead("new", 0) == 3 + 2
+    assert ahead("c", -1) == 3
+    assert ahead("a", -2) == 0
+    assert ahead("new", 2) == len(queue) == 19
+
+
+@given(leaves=st.lists(st.booleans(), max_size=40), fair=st.booleans())
+def test_first_come_first_served_all_that_wait_are_before_a_newcomer(leaves: list[bool], fair: bool) -> None:
+    queue = Queue(Fcfs(), fair=fair)
+    for number, gone in enumerate(leaves):
+        one = exchange(number)
+        queue.push(one, at(float(number)))
+        if gone:
+            queue.leave(one)
+    newcomer = exchange(99).request
+
+    assert queue.ahead(newcomer, 10.0, at(99.0)) == len(queue) == leaves.count(False)
+
+
 def test_who_is_passed_over_keeps_place_and_turn() -> None:
     queue = Queue(Fcfs())
     for number, name in enumerate("aaabbc"):
