@@ -13,6 +13,7 @@ import path
 import peers
 import policies
 import prefixes
+import rebalancing
 import redispatch
 from proxy import compare
 from schedulers import judge, reference
@@ -25,13 +26,14 @@ QUESTIONS = {
     "overload": (overload, "what three times the engines' capacity does to throughput, memory and refusals"),
     "peers": (peers, "what it costs that routers share their books, and how close several come to one"),
     "operator": (operator_cost, "what the operator costs with 500 resources, and what watching 100 engines costs"),
+    "rebalancing": (rebalancing, "how close the operator's rebalancer comes to an oracle, in simulation"),
     "redispatch": (redispatch, "what moving requests that wait in engines gains, in simulation"),
     "reference": (reference, "whether the simulator agrees with an independent one of the same engine model"),
     "schedulers": (judge, "which scheduler is ahead in simulation, and whether the goals hold; 40 minutes"),
     "proxy": (compare, "what a request and a streamed chunk cost the router, next to other proxies"),
 }
 
-LONG = {"operator", "schedulers", "reference"}
+LONG = {"operator", "rebalancing", "schedulers", "reference"}
 """simulations, which do not depend on this machine's speed; and what needs a control plane"""
 
 

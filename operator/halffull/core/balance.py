@@ -14,7 +14,7 @@ Without enough evidence nothing is concluded and a weight stays; constant eviden
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import exp, inf, sqrt
+from math import exp, floor, inf, sqrt
 
 from halffull.core.health import PREFILL_FACTOR
 from halffull.core.speed import MIN_RUNNING, Interval, error, interval, restarted, speed, step_work
@@ -220,7 +220,9 @@ def rebalance(fleet: Fleet, now: float, settings: Settings | None = None) -> tup
         doubt = SURE * _error(name, pages, speeds, step)
         if min(wanted, page.weight) >= max(wanted, page.weight) * (1 - doubt):
             continue
-        weight = 1.0 if whole else round(wanted, 2)  # else it could never return to 1
+        # 1 if close, else it could never return to 1; else cut: a hundredth too much costs the slow replica's requests more than
+        # one too little costs all the others (100 * 0.29 is less than 29, hence the sum)
+        weight = 1.0 if whole else floor(100 * wanted + 1e-6) / 100
         if weight != page.weight:
             pages[name] = replace(page, weight=weight, changed_at=now, changed_by=weight - page.weight)
             reason = f"{why if weight < 1 else 'is as fast as the fastest'}: weight {page.weight:g} -> {weight:g}"

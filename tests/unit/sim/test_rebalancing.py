@@ -12,8 +12,8 @@ from halffull.sim.measure import percentile
 from halffull.sim.setting import setting
 from halffull.sim.simulation import Simulation
 
-SETTLED = 0.3
-"""part of the arrivals after which the rebalancer must have found what there is to find"""
+SETTLED_S = 400
+"""seconds after which the rebalancer has found what there is to find, and what piled up until then is served"""
 SLOW = {"speeds": [1, 1, 1, 1 / 3]}
 SHARED = {"others": [{"replica": 3, "load": 0.3}]}
 SMALL = {"kvParts": [1, 1, 1, 0.5]}
@@ -35,9 +35,8 @@ def played(
 
 
 def p99(simulation: Simulation) -> float:
-    demands = simulation.demands
-    settled = [d for d in demands if d.arrived > SETTLED * demands[-1].arrived]
-    return percentile(sorted((d.first or 0.0) - d.arrived for d in settled), 0.99)
+    waits = sorted((d.first or 0.0) - d.arrived for d in simulation.demands if d.arrived > SETTLED_S)
+    return percentile(waits, 0.99)
 
 
 @pytest.mark.parametrize(
@@ -45,16 +44,18 @@ def p99(simulation: Simulation) -> float:
     [
         ("least-requests", 0.62, SLOW, (1, 1, 1, 1 / 3)),
         ("round-robin", 0.5, SLOW, (1, 1, 1, 1 / 3)),
+        ("round-robin", 0.62, SLOW, (1, 1, 1, 1 / 3)),
         ("round-robin", 0.6, SHARED, (1, 1, 1, 0.7)),
         ("sal", 0.7, SMALL, (1, 1, 1, 1)),
     ],
-    ids=["slow, least-requests", "slow, round-robin", "30 % of others", "half the KV"],
+    ids=["slow, least-requests", "slow, round-robin", "slow, round-robin, busy", "30 % of others", "half the KV"],
 )
 def test_a_fleet_of_unequals_does_as_well_as_with_an_oracle(
     policy: str, load: float, engines: dict[str, Any], weights: tuple[float, ...]
 ) -> None:
+    fields = {"load": load, "requests": 24_000}
     ratios = [
-        p99(played(policy, seed, engines, load=load)) / p99(played(policy, seed, engines, weights, load=load))
+        p99(played(policy, seed, engines, **fields)) / p99(played(policy, seed, engines, weights, **fields))
         for seed in (0, 1, 2)
     ]
 
