@@ -270,6 +270,14 @@ def test_predicted_ttft_counts_what_was_done_since_the_last_first_token() -> Non
     assert choose(POLICIES["predicted-ttft"].make(), fleet) is fleet[0]
 
 
+def test_predicted_ttft_takes_a_replica_whose_first_token_is_overdue_for_slow() -> None:
+    fleet = fleet_of(0, 0)
+    fleet[0].sent(100, NOW - 30)
+    fleet[1].sent(10_000, NOW)
+
+    assert choose(POLICIES["predicted-ttft"].make(), fleet) is fleet[1]
+
+
 def test_long_prompts_cost_more_than_their_length() -> None:
     fleet = fleet_of(0, 0)
     fleet[0].sent(100_000, NOW)

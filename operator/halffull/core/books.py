@@ -54,6 +54,7 @@ class Replica:
         "decoding",
         "deference_s",
         "distrusted",
+        "first_work",
         "foreign",
         "freed_tokens",
         "health",
@@ -97,8 +98,9 @@ class Replica:
         """seconds by which it must be better than others to be sent a request: where it is a peer's to fill first (`peers`)"""
         self.in_flight = 0
         """[n] requests sent and not finished"""
-        self.prefill_tokens = self.prefill_work = 0
-        """[Q] uncached prompt tokens of requests with no first token yet, and [W] their work, attention included (`prefill_work`)"""
+        self.prefill_tokens = self.prefill_work = self.first_work = 0
+        """[Q] uncached prompt tokens of requests with no first token yet; [W] their work, attention included (`prefill_work`);
+        and that of the first of this router's alone, 0 where none waits"""
         self.waiting_prompt_tokens = 0
         """[QK] whole prompts of the same requests"""
         self.decoding = 0
@@ -149,8 +151,28 @@ class Replica:
         return State.SUSPECT if verdict is Verdict.SUSPECT else State.DOWN
 
     def work_left(self, now: float) -> float:
-        """Queued prefill work, less what is taken to be done since the last first token."""
-        return max(self.prefill_work - self.prefill_rate * (now - self._busy_since), 0.0) if self.prefill_work else 0.0
+        """Queued prefill work, less what is taken to be done since the last first token: no more than would have brought one."""
+        if not self.prefill_work:
+            return 0.0
+        return max(self.prefill_work - min(self.prefill_rate * (now - self._busy_since), self._head_work), 0.0)
+
+    def prefill_s(self, work: float, now: float) -> float:
+        """Return the seconds until its queue and `work` behind it are done; negative `work` leaves out the queue's end.
+
+        A first token that is overdue tells that the replica is slower than learned, at least by so much; it is taken to need as
+        long again as it is late. What stands still would else look the better the longer it does.
+        """
+        rate, queued = self.prefill_rate, self.prefill_work
+        done = rate * (now - self._busy_since) if queued else 0.0
+        if done > self.max_batched_tokens and done > (head := self._head_work):
+            return (done - head + max(max(queued - head, 0) + work, 0.0) * done / head) / rate
+        left = queued - done if queued > done else 0.0
+        return (left + work) / rate if work > -left else 0.0
+
+    @property
+    def _head_work(self) -> int:
+        """Work by whose end a first token must have come: the first request, all of peers (they may be before it), and a step."""
+        return (self.first_work + self.foreign.prefill_work or self.prefill_work) + self.max_batched_tokens
 
     def sent(self, prompt_tokens: int, now: float, *, stream: bool = True, cached_tokens: int = 0) -> None:
         """A request was given to this replica, which is taken to hold its first `cached_tokens` in the prefix cache."""

@@ -44,13 +44,16 @@ class Redispatch:
 
     def sent(self, exchange: Exchange, replica: Replica) -> None:
         """It waits there for its first token."""
-        self._sent.setdefault(replica, {})[exchange] = None
+        waiting = self._sent.setdefault(replica, {})
+        waiting[exchange] = None
+        replica.first_work = _first_work(waiting)
 
     def left(self, exchange: Exchange, replica: Replica) -> None:
         """It waits there no longer; nothing if it did not."""
         waiting = self._sent.get(replica)
         if waiting:
             waiting.pop(exchange, None)
+            replica.first_work = _first_work(waiting)
 
     def moves(self, placement: Placement, context: Context, *, queued: bool) -> Iterator[tuple[Exchange, Replica]]:
         """Name moves, each to be made before the next is asked for; `queued`: requests wait in the router, too.
@@ -80,10 +83,9 @@ class Redispatch:
                 here = start_s(
                     replica,
                     context,
-                    work=replica.prefill_work - behind_work,
+                    work=-behind_work,
                     tokens=replica.waiting_prompt_tokens - behind_tokens,
                     requests=replica.in_flight - behind,
-                    head=self._head(replica),
                 )
                 others = placement.others(exchange, context) if here > MARGIN_S else ()
                 waits = [self._there(other, exchange, context) for other in others]
@@ -105,40 +107,29 @@ class Redispatch:
         return replica.deference_s + start_s(
             replica,
             context,
-            work=replica.prefill_work + prefill_work(request.prompt_tokens, cached),
+            work=prefill_work(request.prompt_tokens, cached),
             tokens=replica.waiting_prompt_tokens + request.prompt_tokens,
             requests=replica.in_flight + 1,
-            head=self._head(replica),
         )
 
-    def _head(self, replica: Replica) -> int:
-        """Return the work of the first in a replica's queue, with all that peers have there: that may be before it."""
-        works = [prefill_work(one.request.prompt_tokens, one.cached_tokens) for one in self._sent.get(replica, ())]
-        return works[0] + max(replica.prefill_work - sum(works), 0) if works else replica.prefill_work
 
+def start_s(replica: Replica, context: Context, *, work: int, tokens: int, requests: int) -> float:
+    """Return the seconds until a request starts that ends a queue of prompts of `tokens` and `requests` in flight, itself among them.
 
-def start_s(replica: Replica, context: Context, *, work: int, tokens: int, requests: int, head: int) -> float:
-    """Return the seconds until a request starts that ends a queue of `work`, prompts of `tokens` and `requests` in flight.
-
-    Itself is among them; `head` is the work of the queue's first, 0 where it is alone. The larger of two waits: for compute,
-    less what was done for the head since the last first token; and for memory and a place in the batch, which answers leave
-    as long as they last on average. A head that is overdue by more than a step tells that the replica is slower than learned,
-    and is taken to need as long again as it is late.
+    `work`: what the queue has less than the replica's now (negative), or more. The larger of two waits: for compute; and for
+    memory and a place in the batch, which answers leave as long as they last on average.
     """
-    speed, done, late = replica.prefill_rate, 0.0, 0.0
-    if head:
-        elapsed = context.now - replica.busy_since
-        done = min(speed * elapsed, head)
-        longest = head + replica.max_batched_tokens
-        late = max(elapsed - longest / speed, 0.0)
-        if late:
-            speed = longest / elapsed
-    wait = late + (work - done) / speed
     missing = (requests - replica.max_sequences) / max(replica.decoding, 1)
     if replica.kv_tokens is not None:
         room = replica.kv_tokens - replica.decode_tokens
         missing = max(missing, (tokens - room) / max(replica.decode_tokens, 1))
-    return max(wait, missing * context.books.decode_left_s)
+    return max(replica.prefill_s(work, context.now), missing * context.books.decode_left_s)
+
+
+def _first_work(waiting: dict[Exchange, None]) -> int:
+    for exchange in waiting:
+        return prefill_work(exchange.request.prompt_tokens, exchange.cached_tokens)
+    return 0
 
 
 def _away(

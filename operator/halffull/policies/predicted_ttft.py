@@ -33,9 +33,9 @@ class PredictedTtft(Policy):
     do not share their books: the better the prediction, the more they herd.
 
     Predicted is the larger of two waits, plus `own_weight` times the own uncached prefill. Compute: the work queued, less
-    what was done since the last first token, and the own prefill, at the learned speed, and a step of the decoding
-    sequences. Memory: the KV tokens missing over those that the decoding sequences will free per second, as long as such
-    sequences last on average. Unknown KV capacity: compute alone. Source: ours.
+    what was done since the last first token, and the own prefill, at the learned speed (a lower one where the next first
+    token is overdue), and a step of the decoding sequences. Memory: the KV tokens missing over those that the decoding
+    sequences will free per second, as long as such sequences last on average. Unknown KV capacity: compute alone. Source: ours.
     """
 
     reads_prefixes = True
@@ -64,9 +64,9 @@ class PredictedTtft(Policy):
                 found = cached.get(replica.name, 0)
                 work = prefill_work(prompt, found) if found else whole
                 own_s = self._own_weight * work / fleet_rate if found else whole_s
-            decode_tokens, left = replica.decode_tokens, replica.work_left(now) if replica.prefill_work else 0.0
+            decode_tokens = replica.decode_tokens
             step = DECODE_WORK * replica.decoding + KV_WORK * decode_tokens
-            wait = (left + work + step) / replica.prefill_rate
+            wait = replica.prefill_s(work + step, now) if replica.prefill_work else (work + step) / replica.prefill_rate
             if (kv_tokens := replica.kv_tokens) is not None:
                 missing = replica.waiting_prompt_tokens + prompt - (kv_tokens - decode_tokens)
                 if missing > 0:

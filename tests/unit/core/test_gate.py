@@ -38,6 +38,13 @@ def test_it_closes_at_two_steps_of_queued_work_and_opens_as_the_work_is_done() -
     assert GATES["kv"].make(KvParameters(steps=4)).admits(replica(waiting=2100), request(), NOW)
 
 
+def test_a_replica_that_stands_still_is_not_taken_to_have_worked() -> None:
+    stalled = replica(waiting=4_000)
+    stalled.first_work = 500
+
+    assert not GATES["kv"].make().admits(stalled, request(), NOW + 60)
+
+
 @pytest.mark.parametrize(("held", "admitted"), [(9_000, True), (9_299, True), (9_301, False)])
 def test_it_keeps_a_rest_of_the_memory_free(held: int, admitted: bool) -> None:
     assert GATES["kv"].make().admits(replica(held=held), request(100), NOW) is admitted

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from halffull.core.books import Replica
+from halffull.core.books import Replica, prefill_work
 from halffull.core.dispatch import Dispatcher
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.gate import GATES
@@ -202,18 +202,34 @@ def test_the_time_to_the_start_counts_work_memory_and_places() -> None:
     world.dispatcher.started(world.send(1, to="a")[0], world.now)
     replica.prefill_rate = 1_000.0
 
-    assert start_s(replica, context, work=3_000, tokens=0, requests=1, head=0) == pytest.approx(3.0)
-
-    context.now = world.now + 1
-    assert start_s(replica, context, work=3_000, tokens=0, requests=1, head=2_000) == pytest.approx(2.0)
-    assert start_s(replica, context, work=3_000, tokens=0, requests=1, head=500) == pytest.approx(2.5)
-    context.now = world.now + 10  # a head of 1,952 and a step of 2,048 take 4 s: it is 6 s late
-    assert start_s(replica, context, work=3_952, tokens=0, requests=1, head=1_952) == pytest.approx(6 + 2_000 / 400)
+    assert start_s(replica, context, work=3_000, tokens=0, requests=1) == pytest.approx(3.0)
 
     lasting = context.books.decode_left_s
     replica.kv_tokens = 6_000.0
-    assert start_s(replica, context, work=0, tokens=3_500, requests=2, head=0) == pytest.approx(
+    assert start_s(replica, context, work=0, tokens=3_500, requests=2) == pytest.approx(
         (3_500 - 1_000) / 5_000 * lasting
     )
     replica.kv_tokens, replica.max_sequences = None, 1
-    assert start_s(replica, context, work=0, tokens=0, requests=3, head=0) == pytest.approx(2 * lasting)
+    assert start_s(replica, context, work=0, tokens=0, requests=3) == pytest.approx(2 * lasting)
+
+
+def test_what_a_replica_stands_still_at_is_not_taken_for_done() -> None:
+    world = World("a", policy="sal")
+    replica, sent_at = world.replicas["a"], world.now
+    replica.prefill_rate = 1_000.0
+    first, second = world.send(2, to="a")
+    work = prefill_work(PROMPT)
+    due = work + replica.max_batched_tokens  # by then, a first token has come
+
+    assert replica.first_work == work
+    assert replica.prefill_s(0, sent_at + 1) == pytest.approx(2 * work / 1_000 - 1)
+    assert replica.prefill_s(-work, sent_at + 1) == pytest.approx(work / 1_000 - 1)
+    assert replica.work_left(sent_at + 100) == 2 * work - due
+    late = 100 - due / 1_000
+    assert replica.prefill_s(0, sent_at + 100) == pytest.approx(late + (2 * work - due) * 100 / due)
+
+    world.dispatcher.cancel(first, world.now)
+    assert replica.first_work == work
+    world.dispatcher.started(second, world.now)
+    assert replica.first_work == 0
+    assert replica.prefill_s(0, sent_at + 100) == 0
