@@ -40,13 +40,18 @@ class Outcome:
 class Crowd:
     """Clients; an async context manager, at whose end all answers have come."""
 
-    def __init__(self, front: Front, questions: Questions, *, rate: float, seed: int = 1) -> None:
-        """`rate`: questions per second on average, at random times (a Poisson process); may be changed meanwhile."""
+    def __init__(self, front: Front, questions: Questions, *, rate: float, seed: int = 1, callers: int = 1) -> None:
+        """`rate`: questions per second on average, at random times (a Poisson process); may be changed meanwhile.
+
+        `callers`: as how many they are known to the router; each question is of any of them.
+        """
         self.outcomes: list[Outcome] = []
         self.sent = 0
         self._front = front
         self._questions = questions
         self.rate = rate
+        self._callers = callers
+        self._who = Random(seed)
         self._rng = Random(seed)
         self._stopping = asyncio.Event()
         self._sending: asyncio.Task[None]
@@ -103,7 +108,11 @@ class Crowd:
 
     async def _read(self, question: Question, outcome: Outcome) -> None:
         now = asyncio.get_running_loop().time
-        headers = {"content-type": "application/json", "x-request-id": question.id}
+        headers = {
+            "content-type": "application/json",
+            "x-request-id": question.id,
+            "x-halffull-caller": f"caller {self._who.randrange(self._callers)}",
+        }
         body, last = b"", 0.0
         async with self._session.post(self._front() + question.path, data=question.body, headers=headers) as answer:
             async for piece in answer.content.iter_any():

@@ -10,6 +10,8 @@ from chaos.stage import Stage, Up, ready, until
 
 CLIENTS = 40
 """that together keep the queue from being empty"""
+CALLERS = 40
+"""who take turns in the queue; the backlog is of all of them"""
 MIX = Mix(prompt_tokens=(500, 3500), answer_tokens=(10, 40), plain=0.2, tools=0.0)
 SHORT_S = 36.0
 """until the oldest have waited for longer than the patience of the ordering: two thirds of this"""
@@ -23,7 +25,7 @@ async def play(stage: Stage, record: Record) -> None:
         capacity = await _capacity(up, seconds / 2)
         memory = [_rss_mib(up.router())]
         now = asyncio.get_running_loop().time
-        async with Crowd(lambda: up.url, Questions(10, MIX), rate=0.7 * capacity) as crowd:
+        async with Crowd(lambda: up.url, Questions(10, MIX), rate=0.7 * capacity, callers=CALLERS) as crowd:
             await crowd.seconds(seconds / 2)
             crowd.rate, began = 3 * capacity, now()
             await crowd.seconds(seconds)
