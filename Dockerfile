@@ -2,6 +2,7 @@
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
+RUN apt-get -qq update && apt-get -qq install --yes --no-install-recommends gcc libc6-dev >/dev/null
 WORKDIR /source
 RUN python -m venv --without-pip /opt/halffull
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/opt/halffull/bin/python
@@ -16,7 +17,9 @@ RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb
 RUN python -m compileall -q -x 'kubernetes/(aio/)?client/(api|models)/' /opt/halffull/lib
 COPY README.md LICENSE ./
 COPY operator operator
-RUN PIP_CONSTRAINT=constraints.txt pip install --no-compile --no-deps . \
+# The data path is compiled to machine code; `--build-arg COMPILED=false` leaves it as it is.
+ARG COMPILED=true
+RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=${COMPILED} PIP_CONSTRAINT=constraints.txt pip install --no-compile --no-deps . \
  && python -m compileall -q /opt/halffull/lib/python*/site-packages/halffull
 
 FROM ${PYTHON_IMAGE}

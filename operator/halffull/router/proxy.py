@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ssl import SSLContext
+from typing import Any
 
 from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
@@ -97,7 +98,7 @@ class Proxy:
         """who hears of each request's end: logs, traces"""
         self.closing = False
         """connections end with their next answer"""
-        self._ids = (f"{id_prefix}{number:x}" for number in itertools.count(1))
+        self._ids = map((id_prefix + "{:x}").format, itertools.count(1))
         self._epoch = time.time() - clock()
         self._deadlines_seen = 0.0
         self._server: asyncio.Server | None = None
@@ -116,7 +117,7 @@ class Proxy:
 
     async def listen(self, host: str, port: int, tls: SSLContext | None = None, *, reuse_port: bool = False) -> int:
         """Accept clients; return the port. Raises OSError where it is taken."""
-        server = await asyncio.get_running_loop().create_server(
+        server: Any = await asyncio.get_running_loop().create_server(  # uvloop's has its sockets in a list, no tuple
             self.protocol,
             host,
             port,

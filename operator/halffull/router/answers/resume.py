@@ -13,8 +13,9 @@ import msgspec
 from halffull.core.faults import Fault
 from halffull.engines.base import Continuing, Path, aborted, dead
 from halffull.router.answers import usage
+from halffull.router.answers.chunks import Choice, Chunk, chunk_in
 from halffull.router.answers.pattern import Pattern
-from halffull.router.answers.transcript import Allowance, Choice, Chunk, Transcript, chunk_in
+from halffull.router.answers.transcript import Allowance, Transcript
 from halffull.router.answers.usage import Wish
 
 _DONE = b"data: [DONE]\n\n"

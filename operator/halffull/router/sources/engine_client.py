@@ -11,7 +11,7 @@ from pathlib import Path
 
 from halffull.api.router_config import EngineTarget
 from halffull.router.http.framing import Headers
-from halffull.router.http.upstream import IDLE_S, Pool, Reader, Upstream
+from halffull.router.http.upstream import IDLE_S, Pool, Upstream
 from halffull.router.sources import discovery
 
 LARGEST_ANSWER = 4 << 20
@@ -48,8 +48,8 @@ def engine_tls(engine: EngineTarget) -> ssl.SSLContext | None:
     return context
 
 
-class _Answer(Reader):
-    """One answer as it comes."""
+class _Answer:
+    """One answer as it comes: an `upstream.Reader`."""
 
     def __init__(self, done: asyncio.Future[None]) -> None:
         self.done = done
