@@ -97,6 +97,25 @@ async def test_what_a_silent_engine_holds_goes_on_elsewhere(
         await until(lambda: state(router, engines[0]) == "Ready")
 
 
+async def test_streams_of_an_engine_that_is_out_before_it_is_found_silent_go_on_elsewhere(
+    fleet: tuple[Running, list[Running]],
+) -> None:
+    """It takes no connection any more, as one that shuts down in order, and so it goes out; but its streams hang."""
+    router, (sick, well) = fleet
+    await until(lambda: state(router, sick) == state(router, well) == "Ready")
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        asked = [asyncio.create_task(chat(session, router, max_tokens=400)) for _ in range(8)]
+        await until(lambda: all(replica["decoding"] == 4 for replica in status(router)["replicas"]))
+        os.kill(sick.process.pid, signal.SIGTERM)
+        asked += [asyncio.create_task(chat(session, router, max_tokens=40)) for _ in range(8)]
+        answers = await asyncio.gather(*asked)
+
+    assert {code for _, _, code in answers} == {""}
+    assert [len(text.split()) for _, text, _ in answers] == [400] * 8 + [40] * 8
+    assert status(router)["requests"]["continued"] == 4
+    assert "is out: The engine could not be reached" in (router.log.read_text())
+
+
 async def test_a_started_stream_that_may_not_go_on_ends_with_an_error(fleet: tuple[Running, list[Running]]) -> None:
     router, engines = fleet
     answers = await hold_and_silence(router, engines, signal.SIGSTOP, "never")

@@ -38,7 +38,9 @@ class Verdict(Enum):
 class Health:
     """The record of one replica."""
 
-    __slots__ = ("_out_s", "failures", "heard", "heard_at", "out_until", "pause_s", "paused_until", "rest_s", "verdict")
+    __slots__ = (
+        "_out_s", "failures", "heard", "heard_at", "out_until", "pause_s", "paused_until", "rest_s", "silent", "verdict",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.verdict = Verdict.WELL
@@ -53,6 +55,8 @@ class Health:
         self.heard_at = 0.0
         self.rest_s = 0.0
         """longest rest between bytes of its streams lately, seconds"""
+        self.silent = False
+        """no byte of its streams came for longer than it may rest, as of the last tick"""
         self._out_s = 0.0
 
     def takes(self, in_flight: int, now: float) -> bool:
@@ -75,6 +79,7 @@ class Health:
     def take_out(self, now: float) -> None:
         """It takes nothing until the host has looked at it again, each time later."""
         self.verdict = Verdict.OUT
+        self.silent = False
         self._out_s = min(max(2 * self._out_s, OUT_FIRST_S), OUT_LAST_S)
         self.out_until = now + self._out_s
 
@@ -102,13 +107,14 @@ class Health:
         if self.heard or not streams or not self.heard_at:  # 0: never listened to; silence begins now
             if self.heard and streams and self.heard_at:
                 self.rest_s = max(now - self.heard_at, REST_KEPT * self.rest_s)
-            self.heard_at, self.heard = now, False
+            self.heard_at, self.heard, self.silent = now, False, False
             if self.verdict is Verdict.SUSPECT:
                 self.verdict = Verdict.WELL
                 return self.verdict
             return None
         limit_s = max(SILENCE_FLOOR_S, SILENCE_FACTOR * self.rest_s, PREFILL_FACTOR * prefill_s)
-        if self.verdict in {Verdict.WELL, Verdict.TRIAL} and now - self.heard_at > limit_s:
+        self.silent = now - self.heard_at > limit_s
+        if self.silent and self.verdict in {Verdict.WELL, Verdict.TRIAL}:
             self.verdict = Verdict.SUSPECT
             return self.verdict
         return None

@@ -100,6 +100,17 @@ def test_a_slow_engine_is_given_longer_rests_once_known() -> None:
     assert let_pass(health, now + 6.0, 4.0)[1] is Verdict.SUSPECT
 
 
+def test_one_that_is_out_may_still_be_heard_or_silent() -> None:
+    health = Health()
+    health.listen(0.0, 0.0, streams=False)
+    health.take_out(0.0)
+    now, _ = let_pass(health, 0.0, SILENCE_FLOOR_S + 1, every=0.5)
+    assert not health.silent
+    assert let_pass(health, now, SILENCE_FLOOR_S + 1)[1] is None
+    assert health.silent
+    assert health.verdict is Verdict.OUT
+
+
 def test_a_cleared_suspicion_doubles_the_patience() -> None:
     health = Health()
     health.listen(0.0, 0.0, streams=False)

@@ -74,8 +74,11 @@ class Inspector:
             if verdict is Verdict.SUSPECT:
                 await self._inspect(replica)
             elif verdict is Verdict.OUT:
-                await asyncio.sleep(max(replica.health.out_until - self._now(), 0))
-                self._judge(replica, await self._why_not_back(replica), "it is back")
+                left_s = replica.health.out_until - self._now()
+                if left_s > 0 and not replica.health.silent:
+                    await asyncio.sleep(min(left_s, BETWEEN_S))
+                else:
+                    await self._inspect_again(replica)
             else:
                 return
 
@@ -85,6 +88,17 @@ class Inspector:
             return  # it was heard meanwhile
         self._judge(replica, why, "it works")
         if why:
+            self._proxy.died(replica, why)
+
+    async def _inspect_again(self, replica: Replica) -> None:
+        """Look whether one that was taken out is back: its time has come, or the streams that it holds fell silent.
+
+        An engine that shuts down takes no connection and may still complete what it has; one that hangs meanwhile is dead.
+        """
+        why = await self._why_not_back(replica)
+        silent = replica.health.silent
+        self._judge(replica, why, "it is back")
+        if why and silent:
             self._proxy.died(replica, why)
 
     def _judge(self, replica: Replica, why: str, well: str) -> None:
