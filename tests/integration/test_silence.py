@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,6 +62,12 @@ def state(router: Running, engine: Running) -> str:
     return next((r["state"] for r in status(router)["replicas"] if r["name"] == address(engine)), "")
 
 
+def refuses(engine: Running) -> bool:
+    host, _, port = address(engine).rpartition(":")
+    with socket.socket() as client:
+        return client.connect_ex((host, int(port))) != 0
+
+
 async def hold_and_silence(
     router: Running, engines: list[Running], fault: signal.Signals, resume: str
 ) -> list[tuple[str, str, str]]:
@@ -107,13 +114,14 @@ async def test_streams_of_an_engine_that_is_out_before_it_is_found_silent_go_on_
         asked = [asyncio.create_task(chat(session, router, max_tokens=400)) for _ in range(8)]
         await until(lambda: all(replica["decoding"] == 4 for replica in status(router)["replicas"]))
         os.kill(sick.process.pid, signal.SIGTERM)
-        async with asyncio.timeout(10):
-            while state(router, sick) != "Down":
-                await chat(session, router, max_tokens=1)
+        await until(lambda: refuses(sick))
+        while state(router, sick) != "Down":  # each refused connection pauses it for a while
+            asked.append(asyncio.create_task(chat(session, router, max_tokens=4)))
+            await asyncio.sleep(0.1)
         answers = await asyncio.gather(*asked)
 
     assert {code for _, _, code in answers} == {""}
-    assert {len(text.split()) for _, text, _ in answers} == {400}
+    assert [len(text.split()) for _, text, _ in answers] == [400] * 8 + [4] * (len(asked) - 8)
     assert status(router)["requests"]["continued"] == 4
     assert "is out: The engine could not be reached" in (router.log.read_text())
 
