@@ -127,9 +127,8 @@ def start_s(replica: Replica, context: Context, *, work: int, tokens: int, reque
 
 
 def _first_work(waiting: dict[Exchange, None]) -> int:
-    for exchange in waiting:
-        return prefill_work(exchange.request.prompt_tokens, exchange.cached_tokens)
-    return 0
+    first = next(iter(waiting), None)
+    return 0 if first is None else prefill_work(first.request.prompt_tokens, first.cached_tokens)
 
 
 def _away(

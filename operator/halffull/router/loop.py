@@ -1,7 +1,7 @@
 """The event loop of a router: uvloop, without its fault that ends the process where an API server goes away.
 
-`command` runs the router on it, and `local` what it runs itself. The operator, whose few requests need no speed, runs on
-asyncio's own loop.
+`command` runs the router on it, `local` the clients of `demo` and `load`. The operator and `up`, whose few requests need no
+speed, run on asyncio's own loop.
 """
 
 from socket import socket
