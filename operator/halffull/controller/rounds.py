@@ -5,6 +5,7 @@ reconcile publishes them.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -21,6 +22,7 @@ from halffull.core import balance, scaling
 from halffull.core.values import Signals
 from halffull.engines.catalog import ENGINES
 
+LOG = logging.getLogger(__name__)
 JITTER = 0.1
 """share of the interval by which rounds are spread, so that ModelDeployments do not scrape in step"""
 TICK_S = 0.001
@@ -76,25 +78,35 @@ class Rounds:
             self._pokes[key].set()
 
     async def _loop(self, key: Key) -> None:
-        loop, poke = asyncio.get_running_loop(), self._pokes[key]
+        """Weigh, then watch the routers until the next round, again and again. What engines and routers say comes from outside:
+        a form that nobody foresaw costs a round, not all that follow.
+        """
         while (record := self._records.get(key)) is not None and record.config is not None:
-            await self._weigh(key, record)
-            interval = record.config.scheduling.rebalance.interval_seconds
-            until = loop.time() + interval * self._rng.uniform(1 - JITTER, 1 + JITTER)
-            pause = FIRST_LOOK_S
-            while (left := until - loop.time()) > TICK_S:
-                poke.clear()
-                behind = self._behind(key, record)
-                try:
-                    async with asyncio.timeout(min(pause, left) if behind else left):
-                        await poke.wait()
-                    pause = FIRST_LOOK_S
-                except TimeoutError:
-                    if behind:
-                        pause *= 2
-                        await self._ask(key, record)
+            pause_s = record.config.scheduling.rebalance.interval_seconds * self._rng.uniform(1 - JITTER, 1 + JITTER)
+            try:
+                await self._weigh(key, record)
+                await self._watch_routers(key, record, pause_s)
+            except Exception:
+                LOG.exception("%s: a round failed; the next one comes in its time", key)
+                await asyncio.sleep(pause_s)
         self._loops.pop(key, None)
         self._pokes.pop(key, None)
+
+    async def _watch_routers(self, key: Key, record: Record, pause_s: float) -> None:
+        """Wait so long; ask routers that have not applied the published configuration soon, then ever later."""
+        now, poke, look_s = asyncio.get_running_loop().time, self._pokes[key], FIRST_LOOK_S
+        until = now() + pause_s
+        while (left_s := until - now()) > TICK_S:
+            poke.clear()
+            behind = self._behind(key, record)
+            try:
+                async with asyncio.timeout(min(look_s, left_s) if behind else left_s):
+                    await poke.wait()
+                look_s = FIRST_LOOK_S
+            except TimeoutError:
+                if behind:
+                    look_s *= 2
+                    await self._ask(key, record)
 
     def _behind(self, key: Key, record: Record) -> bool:
         """Whether a ready router has not reported the published configuration yet."""

@@ -41,7 +41,10 @@ class Credentials:
         """
         if self.scheme == "http":
             return None
-        context = ssl.create_default_context(cadata=self.ca or None)
+        authority = self.ca.encode(
+            "ascii", errors="ignore"
+        ).decode()  # certificates are; comments in bundles need not be
+        context = ssl.create_default_context(cadata=authority or None)
         context.check_hostname = False
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # private authorities often state no key usage
         return context

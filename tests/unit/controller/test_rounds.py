@@ -32,6 +32,7 @@ class Fleet:
         self.router_asked: list[float] = []
         self.engines_asked: list[float] = []
         self.applied = "old"
+        self.queue: Any = {}
 
     async def engines(self, endpoints: Iterable[Endpoint], *_: Any) -> dict[str, Signals]:
         now = asyncio.get_running_loop().time()
@@ -44,7 +45,10 @@ class Fleet:
 
     async def routers(self, endpoints: Iterable[Endpoint], *_: Any) -> dict[str, RouterAnswer]:
         self.router_asked.append(asyncio.get_running_loop().time())
-        return {e.name: RouterAnswer({"config": {"hash": self.applied}, "replicas": []}) for e in endpoints}
+        return {
+            e.name: RouterAnswer({"config": {"hash": self.applied}, "queue": self.queue, "replicas": []})
+            for e in endpoints
+        }
 
 
 def parts(fleet: Fleet, woken: list[float]) -> tuple[Rounds, Record]:
@@ -146,3 +150,20 @@ async def test_what_the_load_asks_for_is_known_after_each_round() -> None:
         record.demand.samples[-1].demand == 1 + 2 / 8
     )  # two engines half full, a request each that waits to eight that run
     assert record.demand.desired == 3  # fewer might do, but one engine does not tell
+
+
+@on_virtual_time
+async def test_a_router_that_says_nonsense_costs_a_round_and_not_all_that_follow() -> None:
+    fleet, woken = Fleet(), []
+    rounds, record = parts(fleet, woken)
+    fleet.queue = ["not", "an", "object"]
+    rounds.follow(KEY)
+    await asyncio.sleep(30)
+    assert record.decision is not None, "the replicas were weighed"
+    assert record.demand.desired is None
+
+    fleet.queue = {"requests": 0}
+    await asyncio.sleep(30)
+    rounds.stop()
+
+    assert record.demand.desired == 3
