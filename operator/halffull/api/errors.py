@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 UNKNOWN_FIELD = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
@@ -21,8 +21,8 @@ class DocumentError(ValueError):
         self.lines = tuple(lines)
 
 
-def sentences(error: ValidationError, document: Any) -> list[str]:
-    """Return one line per wrong field, `spec.engine.port: ...`, each field once."""
+def sentences(error: ValidationError, document: Any, model: type[BaseModel]) -> list[str]:
+    """Return one line per wrong field of a `model`, `spec.engine.port: ...`, each field once."""
     details = error.errors(include_url=False)
     by_field: dict[str, str] = {}
     for detail in details:
@@ -30,7 +30,7 @@ def sentences(error: ValidationError, document: Any) -> list[str]:
             continue  # it counts only right items, and the wrong ones are named by themselves
         where = path(detail, document)
         before = f"{by_field[where]}, or: " if where in by_field else ""
-        by_field[where] = before + _sentence(detail)
+        by_field[where] = before + (_unknown(detail, model) if detail["type"] in UNKNOWN_FIELD else _sentence(detail))
     return [f"{where}: {sentence}" if where else sentence for where, sentence in by_field.items()]
 
 
@@ -66,8 +66,6 @@ def _inside(inner: ErrorDetails, outer: ErrorDetails) -> bool:
 
 def _sentence(detail: ErrorDetails) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
-    if kind in UNKNOWN_FIELD:
-        return "unknown field"
     if kind == "missing":
         return "required"
     if kind == "literal_error":
@@ -79,3 +77,15 @@ def _sentence(detail: ErrorDetails) -> str:
     if kind == "too_long":
         return f"at most {context['max_length']} may be given"
     return f"{value!r:.80}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _unknown(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    """Say which fields there are where a field is unknown, as the schema of the model has them."""
+    schema = model.model_json_schema()
+    place = schema
+    for key in detail["loc"][:-1]:
+        place = place.get("items", {}) if isinstance(key, int) else place.get("properties", {}).get(key, {})
+        place = next((choice for choice in place.get("anyOf", ()) if choice.get("type") != "null"), place)
+        place = schema["$defs"][place["$ref"].rpartition("/")[2]] if "$ref" in place else place
+    known = ", ".join(place.get("properties", ()))
+    return f"unknown field; allowed: {known}" if known else "unknown field"

@@ -197,4 +197,4 @@ def _resource(document: Any) -> ModelDeployment | SchedulingPolicy:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise DocumentError([f"{kind} {name}: {line}" for line in sentences(error, document)]) from error
+        raise DocumentError([f"{kind} {name}: {line}" for line in sentences(error, document, model)]) from error

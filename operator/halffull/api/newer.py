@@ -24,14 +24,14 @@ def read_known(model: type[Model], document: Any) -> tuple[Model, list[str]]:
     except ValidationError as error:
         unknown = [detail for detail in error.errors(include_url=False) if detail["type"] in UNKNOWN_FIELD]
         if not unknown:
-            raise DocumentError(sentences(error, document)) from error
+            raise DocumentError(sentences(error, document, model)) from error
     known = deepcopy(document)
     for detail in unknown:
         _drop(known, detail["loc"])
     try:
         return model.model_validate(known), [path(detail, document) for detail in unknown]
     except ValidationError as error:
-        raise DocumentError(sentences(error, known)) from error
+        raise DocumentError(sentences(error, known, model)) from error
 
 
 def _drop(document: Any, location: tuple[int | str, ...]) -> None:

@@ -6,14 +6,15 @@ back as applied; weights are not part of the hash, so a change of weights is no 
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from halffull.api.base import Document
 from halffull.api.engine import EngineLimits, EnginePriority, EngineType, KvEvents, Scheme
-from halffull.api.errors import UNKNOWN_FIELD, DocumentError, path, sentences
+from halffull.api.errors import DocumentError
 from halffull.api.model_deployment import Tokenizer
+from halffull.api.newer import read_known
 from halffull.api.router import AccessLog, Drain, Record, Retries, RouterLimits
 from halffull.api.scheduling import Scheduling
 from halffull.api.values import Items, Port, SecondsOrZero
@@ -128,23 +129,4 @@ def parse_router_config(text: str | bytes) -> tuple[RouterConfig, list[str]]:
         document = json.loads(text)
     except ValueError as error:
         raise DocumentError([f"not JSON: {error}"]) from error
-    try:
-        return RouterConfig.model_validate(document), []
-    except ValidationError as error:
-        unknown = [detail for detail in error.errors(include_url=False) if detail["type"] in UNKNOWN_FIELD]
-        if not unknown:
-            raise DocumentError(sentences(error, document)) from error
-    warnings = [path(detail, document) for detail in unknown]
-    for detail in unknown:
-        _drop(document, detail["loc"])
-    try:
-        return RouterConfig.model_validate(document), warnings
-    except ValidationError as error:
-        raise DocumentError(sentences(error, document)) from error
-
-
-def _drop(document: Any, location: tuple[int | str, ...]) -> None:
-    *parents, key = location
-    for parent in parents:
-        document = document[parent]
-    del document[key]
+    return read_known(RouterConfig, document)

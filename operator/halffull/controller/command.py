@@ -10,6 +10,9 @@ import socket
 import sys
 from pathlib import Path
 
+from kubernetes.aio.config import ConfigException
+
+from halffull.api import flags
 from halffull.controller.app import Options
 from halffull.controller.app import run as run_operator
 from halffull.controller.child import Settings
@@ -36,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
     parser.add_argument(
-        "--port", type=int, default=8080, help="port of /metrics, /healthz and /readyz; 0: any free one (default: 8080)"
+        "--port",
+        type=flags.port,
+        default=8080,
+        help="port of /metrics, /healthz and /readyz; 0: any free one (default: 8080)",
     )
     parser.add_argument(
         "--external-metrics",
@@ -45,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="serve external.metrics.k8s.io with tls.crt and tls.key of this folder (default: not)",
     )
     parser.add_argument(
-        "--external-metrics-port", type=int, default=8443, metavar="PORT", help="... on this port (default: 8443)"
+        "--external-metrics-port",
+        type=flags.port,
+        default=8443,
+        metavar="PORT",
+        help="... on this port (default: 8443)",
     )
     parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help="written with port and process id once the port is served"
@@ -81,7 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
         external_metrics=certificate and Serving(certificate, arguments.host, arguments.external_metrics_port),
         ready_file=arguments.ready_file,
     )
-    asyncio.run(run_operator(options))
+    try:
+        asyncio.run(run_operator(options))
+    except ConfigException as error:
+        sys.stderr.write(
+            f"halffull operator: {arguments.kubeconfig or 'not in a cluster, and no --kubeconfig'}: {error}\n"
+        )
+        return 2
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+from halffull.api import flags
 from halffull.local import scene
 from halffull.local.client import Client, Outcome, Target
 from halffull.local.comparison import Windows, compare, lines
@@ -41,7 +42,7 @@ the figures"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("--seconds", type=_seconds, default=40.0, help="how long to send requests (default: 40)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--json", type=flags.new_file, metavar="FILE", help="write the figures here too")
     parser.add_argument("--seed", type=int, default=1, help="of the requests and their arrivals")
 
 

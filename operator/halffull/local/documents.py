@@ -110,7 +110,9 @@ def only_in_a_cluster(deployment: ModelDeployment) -> list[str]:
 def _resources(path: Path) -> list[Resource]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DocumentError([f"{path}: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
         raise DocumentError([f"{path}: {error}"]) from error
     resources = load_documents(text, str(path))
     if not resources:

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from halffull.api import flags
 from halffull.local import workload
 from halffull.local.client import Client, Outcome, Target
 from halffull.local.prompts import Prompts
@@ -28,7 +29,7 @@ PROGRESS_PLAIN_S = 10.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     where = parser.add_argument_group("where to")
-    where.add_argument("--url", default="http://127.0.0.1:8000", help="the endpoint (default: %(default)s)")
+    where.add_argument("--url", type=_url, default="http://127.0.0.1:8000", help="the endpoint (default: %(default)s)")
     where.add_argument("--model", required=True, help="model name of the requests")
     where.add_argument("--api", choices=("chat", "completions"), default="chat", help="which of OpenAI's APIs")
     where.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="sent with every request")
@@ -40,24 +41,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Azure's CSV, Mooncake's JSON lines, or one of: conversation, code (lengths recorded at Azure in 2023 that "
         "ship with halffull), synthetic (default: %(default)s)",
     )
-    what.add_argument("--prompt-tokens", type=_positive, default=500, help="median of synthetic prompts")
-    what.add_argument("--output-tokens", type=_positive, default=100, help="median of synthetic answers")
-    what.add_argument("--spread", type=float, default=0.8, help="sigma of the lognormal synthetic lengths")
-    what.add_argument("--stream-share", type=_share, default=1.0, help="share of requests that stream, 0 to 1")
+    what.add_argument("--prompt-tokens", type=flags.positive, default=500, help="median of synthetic prompts")
+    what.add_argument("--output-tokens", type=flags.positive, default=100, help="median of synthetic answers")
+    what.add_argument("--spread", type=flags.not_negative, default=0.8, help="sigma of the lognormal synthetic lengths")
+    what.add_argument("--stream-share", type=flags.share, default=1.0, help="share of requests that stream, 0 to 1")
     what.add_argument("--at-most", action="store_true", help="let the model end its answer early (no ignore_eos)")
     when = parser.add_argument_group("when")
     tempo = when.add_mutually_exclusive_group()
-    tempo.add_argument("--rate", type=_positive, help="requests a second on average (default: 1, or the trace's own)")
-    tempo.add_argument("--speedup", type=_positive, help="divide the trace's gaps between arrivals by this")
+    tempo.add_argument(
+        "--rate", type=flags.positive, help="requests a second on average (default: 1, or the trace's own)"
+    )
+    tempo.add_argument("--speedup", type=flags.positive, help="divide the trace's gaps between arrivals by this")
     when.add_argument("--poisson", action="store_true", help="independent arrivals instead of the trace's pattern")
-    when.add_argument("--requests", type=int, metavar="N", help="send the first N")
-    when.add_argument("--seconds", type=_positive, help="send what arrives in this time")
-    when.add_argument("--timeout", type=_positive, default=600.0, help="seconds for one whole answer")
+    when.add_argument("--requests", type=flags.count, metavar="N", help="send the first N")
+    when.add_argument("--seconds", type=flags.positive, help="send what arrives in this time")
+    when.add_argument("--timeout", type=flags.positive, default=600.0, help="seconds for one whole answer")
     when.add_argument("--seed", type=int, default=1, help="of texts, synthetic lengths and Poisson arrivals")
     figures = parser.add_argument_group("figures")
-    figures.add_argument("--slo-ttft", type=_positive, default=2.0, help="objective: seconds to the first token")
-    figures.add_argument("--slo-tpot", type=_positive, default=0.1, help="objective: seconds per further token")
-    figures.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    figures.add_argument("--slo-ttft", type=flags.positive, default=2.0, help="objective: seconds to the first token")
+    figures.add_argument("--slo-tpot", type=flags.positive, default=0.1, help="objective: seconds per further token")
+    figures.add_argument("--json", type=flags.new_file, metavar="FILE", help="write the figures here too")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -180,15 +183,7 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: http://... or https://...")
+    return text

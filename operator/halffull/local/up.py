@@ -5,6 +5,7 @@ import asyncio
 import signal
 from pathlib import Path
 
+from halffull.api import flags
 from halffull.api.errors import DocumentError
 from halffull.local.deployment import Deployment
 from halffull.local.machine import Machine
@@ -18,9 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address that routers listen on (default: %(default)s)")
     parser.add_argument(
-        "--port", type=int, default=8000, help="port of the first router, each further one has the next; 0: free ones"
+        "--port",
+        type=flags.port,
+        default=8000,
+        help="port of the first router, each further one has the next; 0: free ones",
     )
-    parser.add_argument("--admin-port", type=int, default=9000, help="admin port of the first router; 0: free ones")
+    parser.add_argument(
+        "--admin-port", type=flags.port, default=9000, help="admin port of the first router; 0: free ones"
+    )
     parser.add_argument(
         "--record",
         type=Path,

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from halffull.api import flags
 from halffull.api.router_config import EngineTarget
 from halffull.router import heap
 from halffull.router.app import ConfigMap, Options, Router
@@ -23,8 +24,10 @@ LOG = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
-    parser.add_argument("--port", type=int, default=8100, help="public port; 0: any free one (default: 8100)")
-    parser.add_argument("--admin-port", type=int, default=8101, help="admin port; 0: any free one (default: 8101)")
+    parser.add_argument("--port", type=flags.port, default=8100, help="public port; 0: any free one (default: 8100)")
+    parser.add_argument(
+        "--admin-port", type=flags.port, default=8101, help="admin port; 0: any free one (default: 8101)"
+    )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="RouterConfig document to follow, outside a cluster"
     )
@@ -55,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tls", type=Path, metavar="DIR", help="serve HTTPS with tls.crt and tls.key of this directory"
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that serve the public port (default: 1)"
+        "--workers", type=flags.count, default=1, metavar="N", help="processes that serve the public port (default: 1)"
     )
     parser.add_argument("--reuse-port", action="store_true", help="share the public port with other processes")
     parser.add_argument(
@@ -73,16 +76,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers", metavar="ADDRESSES", help="HOST:PORT or Unix sockets of other routers, separated by commas"
     )
-    parser.add_argument("--peer-port", type=int, metavar="PORT", help="port where other routers are listened for")
+    parser.add_argument(
+        "--peer-port", type=flags.port, metavar="PORT", help="port where other routers are listened for"
+    )
     parser.add_argument("--peer-socket", type=Path, metavar="FILE", help="... and Unix socket")
     parser.add_argument(
         "--peer-token-file", type=Path, metavar="FILE", help="secret that the routers share; needed over a network"
     )
     parser.add_argument(
-        "--peer-first-port", type=int, default=peering.PORT, metavar="PORT",
+        "--peer-first-port", type=flags.port, default=peering.PORT, metavar="PORT",
         help=f"first port of the routers of a pod, one for each of its workers (default: {peering.PORT})",
     )  # fmt: skip
-    parser.add_argument("--peer-processes", type=int, default=1, metavar="N", help="routers of each pod (default: 1)")
+    parser.add_argument(
+        "--peer-processes", type=flags.count, default=1, metavar="N", help="routers of each pod (default: 1)"
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
 
 
@@ -93,6 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    if arguments.config is not None and arguments.config_map is not None:
+        sys.stderr.write("halffull router: give --config or --config-map, not both\n")
+        return 2
     if arguments.workers > 1:
         return _run_workers(arguments)
     source: ConfigMap | Path
@@ -129,8 +139,13 @@ def run(arguments: argparse.Namespace) -> int:
     async def serve() -> int:
         return await Router(options).run()
 
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        return runner.run(serve())
+    try:
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            return runner.run(serve())
+    except OSError as error:
+        place = f"--host {arguments.host} --port {arguments.port} --admin-port {arguments.admin_port}"
+        sys.stderr.write(f"halffull router: {place}: {error}\n")
+        return 1
 
 
 def _run_workers(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
+from halffull.api import flags
 from halffull.sim.profiles import PROFILES
 from halffull.sim.server import BusyForm, EngineServer, Settings
 
@@ -26,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options; those that vLLM has carry vLLM's names."""
     listen = parser.add_argument_group("listening")
     listen.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
-    listen.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any free one (%(default)s)")
+    listen.add_argument(
+        "--port", type=flags.port, default=8000, help="port to listen on; 0: any free one (%(default)s)"
+    )
     listen.add_argument("--ready-file", type=Path, metavar="FILE", help="write {port, pid} here once it serves")
 
     listen.add_argument("--api-key", metavar="KEY", help="refuse requests to /v1 that do not carry it")
@@ -42,16 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lora-modules", nargs="+", default=[], metavar="NAME[=PATH]", help="LoRA adapters to pretend to serve"
     )
     model.add_argument(
-        "--max-loras", type=_count, default=1, metavar="N", help="adapters on the GPU at once (%(default)s)"
+        "--max-loras", type=flags.count, default=1, metavar="N", help="adapters on the GPU at once (%(default)s)"
     )
-    model.add_argument("--max-model-len", type=_count, metavar="TOKENS", help="longest prompt and answer together")
+    model.add_argument("--max-model-len", type=flags.count, metavar="TOKENS", help="longest prompt and answer together")
 
     engine = parser.add_argument_group("engine")
     engine.add_argument("--profile", choices=sorted(PROFILES), default="a100", help="GPU to model (%(default)s)")
-    engine.add_argument("--max-num-seqs", type=_count, metavar="N", help="sequences that run at once")
-    engine.add_argument("--max-num-batched-tokens", type=_count, metavar="TOKENS", help="tokens that one step computes")
-    engine.add_argument("--kv-tokens", type=_count, metavar="TOKENS", help="size of the KV cache")
-    engine.add_argument("--block-size", type=_count, default=16, metavar="TOKENS", help="KV block (%(default)s)")
+    engine.add_argument("--max-num-seqs", type=flags.count, metavar="N", help="sequences that run at once")
+    engine.add_argument(
+        "--max-num-batched-tokens", type=flags.count, metavar="TOKENS", help="tokens that one step computes"
+    )
+    engine.add_argument("--kv-tokens", type=flags.count, metavar="TOKENS", help="size of the KV cache")
+    engine.add_argument("--block-size", type=flags.count, default=16, metavar="TOKENS", help="KV block (%(default)s)")
     engine.add_argument(
         "--enable-prefix-caching",
         action=argparse.BooleanOptionalAction,
@@ -64,7 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="publish what the prefix cache holds, as vLLM does (extra `kv-events`)",
     )
     engine.add_argument(
-        "--max-num-queued-reqs", type=_count, metavar="N", help="refuse requests while this many wait or run (no limit)"
+        "--max-num-queued-reqs",
+        type=flags.count,
+        metavar="N",
+        help="refuse requests while this many wait or run (no limit)",
     )
     engine.add_argument(
         "--busy-form",
@@ -74,17 +82,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how a full engine refuses a stream: status 503, an error event after 200, or whichever vLLM would",
     )
     engine.add_argument(
-        "--shutdown-timeout", type=float, default=0.0, metavar="S", help="seconds to finish answers after SIGTERM (0)"
+        "--shutdown-timeout",
+        type=flags.not_negative,
+        default=0.0,
+        metavar="S",
+        help="seconds to finish answers after SIGTERM (0)",
     )
     engine.add_argument(
         "--mute-on-sigterm", action="store_true", help="on SIGTERM fall silent, with connections open, until clients go"
     )
 
     clock = parser.add_argument_group("clock")
-    clock.add_argument("--speedup", type=_factor, default=1.0, metavar="X", help="run X times as fast as the GPU would")
-    clock.add_argument("--slowdown", type=_factor, default=1.0, metavar="X", help="be a replica that is X times slower")
     clock.add_argument(
-        "--metrics-lag", type=float, default=0.3, metavar="S", help="age of gauges, seconds of the model (%(default)s)"
+        "--speedup", type=flags.positive, default=1.0, metavar="X", help="run X times as fast as the GPU would"
+    )
+    clock.add_argument(
+        "--slowdown", type=flags.positive, default=1.0, metavar="X", help="be a replica that is X times slower"
+    )
+    clock.add_argument(
+        "--metrics-lag",
+        type=flags.not_negative,
+        default=0.3,
+        metavar="S",
+        help="age of gauges, seconds of the model (%(default)s)",
     )
 
 
@@ -97,22 +117,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, arguments))
-
-
-def _count(text: str) -> int:
-    """Return a whole number above 0 (called by argparse)."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return number
-
-
-def _factor(text: str) -> float:
-    """Return a number above 0 (called by argparse)."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return number
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

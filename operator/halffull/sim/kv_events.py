@@ -71,7 +71,10 @@ def publisher(config: str | None) -> Publisher | None:
     """Return what the JSON of `--kv-events-config` asks for; None: nothing. Raises ValueError, or OSError."""
     if config is None:
         return None
-    document = json.loads(config)
+    try:
+        document = json.loads(config)
+    except ValueError as error:
+        raise ValueError(f"--kv-events-config is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise ValueError("--kv-events-config is not a JSON object")  # noqa: TRY004 (a wrong option, like any other)
     if not document.get("enable_kv_cache_events"):

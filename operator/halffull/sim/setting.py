@@ -81,6 +81,7 @@ def setting(scenario: Scenario) -> Setting:
     if preset is None:
         raise SettingError(f"workload {scenario.workload!r} is unknown; allowed: {', '.join(PRESETS)}")
     engines = scenario.engines
+    _check(scenario)
     profile = PROFILES[engines.profile or preset.profile]
     batched = engines.max_batched_tokens or preset.max_batched_tokens
     profile = replace(
@@ -111,6 +112,23 @@ def setting(scenario: Scenario) -> Setting:
         rate = len(calls) / (calls[-1].at_s - calls[0].at_s)  # as it was
     prefix_cache = preset.prefix_cache or live if engines.prefix_cache is None else engines.prefix_cache
     return Setting(scenario, profile, prefix_cache, calls, poisson, saturation, rate)
+
+
+def _check(scenario: Scenario) -> None:
+    """Raises SettingError where a field names a contender or a replica that is not there."""
+    names = [contender.name for contender in scenario.contenders]
+    if len(set(names)) < len(names):
+        raise SettingError(f"contenders: each needs a name of its own, not {', '.join(names)}")
+    if scenario.baseline is not None and scenario.baseline not in names:
+        raise SettingError(f"baseline: {scenario.baseline!r} is not allowed; allowed: {', '.join(names)}")
+    engines = scenario.engines
+    named = {f"slowdowns[{place}]": each.replica for place, each in enumerate(engines.slowdowns)}
+    named |= {f"outages[{place}]": each.replica for place, each in enumerate(engines.outages)}
+    named |= {f"others[{place}]": each.replica for place, each in enumerate(engines.others)}
+    for where, replica in named.items():
+        if replica >= engines.count:
+            allowed = f"0 to {engines.count - 1}"
+            raise SettingError(f"engines.{where}.replica: {replica} is not allowed; allowed: {allowed}")
 
 
 def _pool(scenario: Scenario, preset: Preset) -> tuple[Call, ...]:

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
+from halffull.api import flags
+from halffull.api.errors import DocumentError, sentences
 from halffull.api.scenario import Scenario
 from halffull.sim.comparison import Summary, compare
 from halffull.sim.goodput import Goodput, goodputs
@@ -23,6 +25,7 @@ from halffull.sim.setting import Setting, SettingError, setting
 from halffull.sim.table import distance_table, goodput_table, table, title
 from halffull.sim.trace import TraceError
 
+KINDS = ("policy", "ordering", "gate")
 DEFAULT_POLICIES = "round-robin,least-requests,sal"
 PLOTTED_LOADS = (0.5, 0.7, 0.85, 1.05)
 """relative to the scenario's own"""
@@ -63,9 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fleet.add_argument("--signals", type=float, metavar="S", help="seconds between scrapes of engine metrics (0.2)")
 
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    output.add_argument("--json", type=flags.new_file, metavar="FILE", help="write all figures")
     output.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw TTFT, p99 over load, and replicas over time (extra `plot`)"
+        "--plot",
+        type=flags.new_file,
+        metavar="FILE",
+        help="draw TTFT, p99 over load, and replicas over time (extra `plot`)",
     )
     output.add_argument("--goodput", action="store_true", help="search the largest load at which the objective is met")
     output.add_argument(
@@ -78,7 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--objective", metavar="S", type=float, help="TTFT that is good, seconds (2)")
     output.add_argument("--share-good", metavar="X", type=float, help="share of requests that must be good (0.95)")
-    output.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
+    output.add_argument(
+        "--jobs", type=flags.count, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -87,11 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.plot is not None:
             figure_module()
         plan = setting(scenario_of(arguments))
-    except (SettingError, TraceError, PlotError, ValidationError, OSError, yaml.YAMLError) as error:
+    except (SettingError, TraceError, PlotError, DocumentError) as error:
         sys.stderr.write(f"halffull simulate: {error}\n")
         return 2
     console = Console(width=None if sys.stdout.isatty() else 200)
-    jobs = max(1, arguments.jobs)
     if arguments.optimum:
         try:
             apart = _distances(plan, arguments.optimum)
@@ -101,25 +108,25 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(distance_table(plan, arguments.optimum, apart))
         figures: dict[str, Any] = {"optimum": [asdict(each) for each in apart]}
     elif arguments.goodput:
-        found = _search(plan, jobs)
+        found = _search(plan, arguments.jobs)
         console.print(goodput_table(plan, found))
         figures = {"goodput": [asdict(each) | {"load": each.load} for each in found]}
     else:
-        summaries = _compare(plan, jobs, timeline=arguments.plot is not None)
+        summaries = _compare(plan, arguments.jobs, timeline=arguments.plot is not None)
         console.print(table(plan, summaries))
         figures = {"contenders": [summary.document() for summary in summaries]}
         if arguments.plot is not None:
-            draw(arguments.plot, title(plan), summaries, _other_loads(plan, summaries, jobs))
+            draw(arguments.plot, title(plan), summaries, _other_loads(plan, summaries, arguments.jobs))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(described(plan) | figures, indent=1) + "\n")
     return 0
 
 
 def scenario_of(arguments: argparse.Namespace) -> Scenario:
-    """Return the scenario of the file, with the flags over it. Raises ValidationError, OSError, YAMLError."""
+    """Return the scenario of the file, with the flags over it. Raises DocumentError."""
     fields: dict[str, Any] = {}
     if arguments.scenario is not None:
-        fields = yaml.safe_load(arguments.scenario.read_text(encoding="utf-8")) or {}
+        fields = _document(arguments.scenario)
     for name in ("baseline", "seeds", "workload", "trace", "arrivals", "load", "rate", "requests"):
         _override(fields, name, getattr(arguments, name))
     _override(fields, "count", arguments.replicas, "engines")
@@ -132,17 +139,22 @@ def scenario_of(arguments: argparse.Namespace) -> Scenario:
     _override(fields, "share", arguments.share_good, "objective")
     if arguments.policies is not None or "contenders" not in fields:
         fields["contenders"] = [contender(text) for text in (arguments.policies or DEFAULT_POLICIES).split(",")]
-    return Scenario.model_validate(fields)
+    try:
+        return Scenario.model_validate(fields)
+    except ValidationError as error:
+        raise DocumentError(sentences(error, fields, Scenario)) from error
 
 
 def contender(text: str) -> dict[str, Any]:
-    """Return the entry of `contenders` that `POLICY[/ORDERING[/GATE]]` means."""
+    """Return the entry of `contenders` that `POLICY[/ORDERING[/GATE]]` means. Raises DocumentError where it is more."""
     if text == "super":
         return {"name": text, "bound": "super", "scheduling": {"policy": "round-robin", "gate": "none"}}
     if text == "oracle":
         return {"name": text, "bound": "oracle", "scheduling": {"policy": "halffull", "ordering": "srpt"}}
-    names = dict(zip(("policy", "ordering", "gate"), text.split("/"), strict=False))
-    return {"name": text, "scheduling": {key: name for key, name in names.items() if name}}
+    names = text.split("/")
+    if len(names) > len(KINDS):
+        raise DocumentError([f"--policies: {text!r} is not allowed; allowed: POLICY[/ORDERING[/GATE]]"])
+    return {"name": text, "scheduling": {kind: name for kind, name in zip(KINDS, names, strict=False) if name}}
 
 
 def described(plan: Setting) -> dict[str, Any]:
@@ -156,9 +168,25 @@ def described(plan: Setting) -> dict[str, Any]:
 
 
 def _override(fields: dict[str, Any], name: str, value: Any, block: str | None = None) -> None:
-    if value is not None:
-        target = fields if block is None else fields.setdefault(block, {})
+    if value is None:
+        return
+    if block is not None and fields.get(block) is None:
+        fields[block] = {}
+    target = fields if block is None else fields[block]
+    if isinstance(target, dict):  # else the validation says that it must be
         target[name] = value
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DocumentError([f"{path}: {error.strerror}"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DocumentError([f"{path}: not YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(found or {}, dict):
+        raise DocumentError([f"{path}: a scenario is a mapping of fields, not {found!r:.40}"])
+    return found or {}
 
 
 def _compare(plan: Setting, jobs: int, *, timeline: bool = False) -> list[Summary]:

@@ -55,7 +55,9 @@ def read_trace(path: Path) -> list[Call]:
     """Read a trace, in the order of arrival; raises TraceError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise TraceError(f"{path}: {error}") from error
     return parse_trace(text, str(path))
 
