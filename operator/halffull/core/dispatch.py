@@ -47,7 +47,8 @@ class Dispatcher:
         self._budget = Budget(limits.budget_percent, limits.budget_minimum)
         self._redispatch = Redispatch()
         self._admission = Admission()
-        self._presumptions: list[tuple[float, int, Exchange]] = []
+        self._presumptions: list[tuple[float, int, Exchange, int]] = []
+        """when it is guessed to start, a ticket, a plain request, and for which of its attempts the guess holds"""
         self._ticket = count()
         self.peers: Peers | None = None
         """other routers, which hear of what this one does; None: it is alone"""
@@ -94,7 +95,7 @@ class Dispatcher:
             self._redispatch.sent(exchange, replica)
         if replica is not None and not exchange.request.stream:
             guess = now + replica.work_left(now) / replica.prefill_rate
-            heappush(self._presumptions, (guess, next(self._ticket), exchange))
+            heappush(self._presumptions, (guess, next(self._ticket), exchange, exchange.attempts))
 
     def started(self, exchange: Exchange, now: float) -> None:
         """The first generated text came."""
@@ -162,7 +163,9 @@ class Dispatcher:
         if self._any_ready():
             self._ready_seen = now
         while self._presumptions and self._presumptions[0][0] <= now:
-            self._presume(heappop(self._presumptions)[2], now)
+            _, _, exchange, attempt = heappop(self._presumptions)
+            if exchange.attempts == attempt:
+                self._presume(exchange, now)
         for replica in self.books.replicas.values():
             prefill_s = replica.prefill_work / replica.prefill_rate
             if replica.health.listen(now, prefill_s, streams=replica.streams > 0) is not None:

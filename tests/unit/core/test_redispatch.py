@@ -7,7 +7,9 @@ import pytest
 
 from halffull.core.books import Replica, prefill_work
 from halffull.core.dispatch import Dispatcher
+from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange, Phase
+from halffull.core.faults import Fault
 from halffull.core.gate import GATES
 from halffull.core.limits import Limits
 from halffull.core.redispatch import EVERY_S, LEAST, MOST, SHARE_PERCENT, start_s
@@ -143,6 +145,21 @@ def test_a_plain_answer_that_is_taken_to_have_started_ends_where_it_is() -> None
     world.set(State.DRAINING, [world.replicas["a"]])
 
     assert world.tick() == []
+
+
+def test_a_guess_of_when_an_answer_starts_holds_for_the_replica_that_it_was_made_of() -> None:
+    world = World("a", "b", policy="sal")
+    plain = world.send(1, to="a", stream=False)[0]
+    guess = PROMPT / world.replicas["a"].prefill_rate
+    world.tick(0.8 * guess)
+    world.dispatcher.not_started(plain, Failure(Reason.ENGINE_BUSY, ""), Fault.BUSY, world.now)
+    world.dispatcher.sent(plain, world.now)
+    assert plain.replica is world.replicas["b"]
+
+    world.tick(0.4 * guess)
+    assert not plain.presumed, "it waits there for less than half the time that its prompt takes"
+    world.tick(guess)
+    assert plain.presumed
 
 
 def test_a_suspended_replica_gives_away_streams_alone() -> None:
