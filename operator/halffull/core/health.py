@@ -9,6 +9,8 @@ from enum import Enum
 PAUSE_FIRST_S = 0.25
 PAUSE_LAST_S = 10.0
 """how long a replica that refused takes nothing new: 250 ms doubling to 10 s, or as long as it says"""
+PAUSE_MOST_S = 60.0
+"""... but no longer: one that says an hour would be out for it, and a fleet that does so with it, whatever happens meanwhile"""
 FAILURES_OUT = 3
 """failures in a row that take a replica out"""
 OUT_FIRST_S = 1.0
@@ -68,7 +70,7 @@ class Health:
     def refused(self, now: float, for_s: float) -> None:
         """A living engine took no request: pause it for `for_s` seconds, or for its own growing pause if that is longer."""
         self.pause_s = min(max(2 * self.pause_s, PAUSE_FIRST_S), PAUSE_LAST_S)
-        self.paused_until = now + max(for_s, self.pause_s)
+        self.paused_until = now + max(min(for_s, PAUSE_MOST_S), self.pause_s)
 
     def failed(self, now: float) -> bool:
         """It could not be reached or broke off; return whether that was once too often, or its trial."""

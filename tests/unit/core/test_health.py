@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halffull.core.budget import Budget
-from halffull.core.health import FAILURES_OUT, OUT_LAST_S, PAUSE_LAST_S, SILENCE_FLOOR_S, Health, Verdict
+from halffull.core.health import FAILURES_OUT, OUT_LAST_S, PAUSE_LAST_S, PAUSE_MOST_S, SILENCE_FLOOR_S, Health, Verdict
 
 TICK = 0.05
 
@@ -35,6 +35,8 @@ def test_a_refusal_pauses_for_as_long_as_the_engine_says_or_longer_each_time() -
 
     assert not health.takes(0, 129.0)
     assert health.takes(0, 130.0)
+    health.refused(100.0, 999_999.0)
+    assert health.takes(0, 100.0 + PAUSE_MOST_S), "it is asked again, whatever it says"
 
 
 def test_failures_in_a_row_are_too_many_and_a_success_forgets_them() -> None:
