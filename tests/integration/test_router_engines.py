@@ -179,9 +179,9 @@ async def test_fixed_endpoints_go_down_and_come_back(monkeypatch: pytest.MonkeyP
 
 async def test_an_endpoint_that_is_not_there_is_down_from_the_start_and_does_not_hide_the_others() -> None:
     async with serving(Engine()) as engine:
-        there, away = f"127.0.0.1:{engine.port}", "no-such-name.invalid:8000"
-        async with following(there, away) as found:
-            await until(lambda: found.states == {there: State.READY, away: State.DOWN})
+        there, away, no_name = f"127.0.0.1:{engine.port}", "no-such-name.invalid:8000", "no..name:8000"
+        async with following(there, away, no_name) as found:
+            await until(lambda: found.states == {there: State.READY, away: State.DOWN, no_name: State.DOWN})
             assert len(found.sets) == 1
 
 

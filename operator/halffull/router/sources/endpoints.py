@@ -193,7 +193,7 @@ class FixedSource:
         """An IP address of `host`: `current` if it is still one of them; empty where the name does not resolve."""
         try:
             rows = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: it can be no name, having an empty or too long label
             LOG.debug("cannot resolve %s: %s", host, error)
             return ""
         found = [str(row[4][0]) for row in rows]
