@@ -73,8 +73,8 @@ class Passage:
         if isinstance(priority, Failure):
             return priority
         self._priority = priority
-        content_type = head.fields.get(b"content-type")
-        if head.method == b"POST" and (not content_type or content_type.find(b"json") >= 0):
+        media_type = head.fields.get(b"content-type") or b"json"
+        if head.method == b"POST" and (media_type.find(b"json") >= 0 or media_type.lower().find(b"json") >= 0):
             found = prompt.read(self._body)
             if isinstance(found, Failure):
                 return found
@@ -138,11 +138,11 @@ class Passage:
         self._proxy.telemetry.of(replica.name).requests += 1
         self._proxy.dispatcher.sent(exchange, self._proxy.clock())
         head, body = self._head, self._proxy.ranked(self._kind, exchange.request, self._body)
-        upstream.request(
-            self,
-            framing.request_head((head.method, head.target), replica.address, self._lines, self.request_id, len(body)),
-            body,
-        )
+        start = (head.method, head.target)
+        whole = framing.request_head(start, replica.address, self._lines, self.request_id, len(body))
+        upstream.request(self, whole, body)
+        if self._client.paused:  # it goes on elsewhere for a client that has not caught up
+            upstream.pause()
 
     def unreachable(self, replica: Replica, attempt: int, reason: str) -> None:
         """No connection to the replica could be opened."""

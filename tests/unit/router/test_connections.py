@@ -5,8 +5,9 @@ import asyncio
 import httptools
 import pytest
 
+from halffull.core.limits import Limits
 from halffull.router.http.client import ClientLimits
-from halffull.router.http.framing import Headers
+from halffull.router.http.framing import Headers, chunk
 from halffull.router.http.upstream import MAX_HEAD_BYTES, Pool, Upstream
 from in_memory import ANSWER, Transport, World
 
@@ -169,3 +170,38 @@ async def test_bytes_that_nobody_asked_for_end_a_resting_connection() -> None:
     made.data_received(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
     assert transport.closed
     assert pool.take() is None
+
+
+async def test_a_stream_that_goes_on_elsewhere_waits_for_its_client_there_too() -> None:
+    event = b'data: {"id":"c","created":1,"choices":[{"index":0,"delta":{"content":"one"}}]}\n\n'
+    begun = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(event)
+    world = World(begun, limits=Limits(attempts=2))
+    client, _ = world.connect()
+    body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"x"}]}'
+    client.data_received(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    await world.settle(1)
+    client.pause_writing()
+    world.proxy.died(world.replica, "it hangs")
+    await world.settle(1)
+
+    (_, before), (_, after) = world.engine.connections
+    assert before.closed
+    assert not after.reading
+    client.resume_writing()
+    assert after.reading
+    client.connection_lost(None)
+    await world.settle()
+    assert not world.leaks()
+
+
+async def test_a_body_is_json_whatever_the_case_of_its_media_type() -> None:
+    world = World()
+    body = b'{"model":"another"}'
+    answer = await world.send(
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: Application/JSON\r\nContent-Length: %d\r\n\r\n%b"
+        % (len(body), body)
+    )
+    assert b"unknown_model" in answer
+    assert not world.requests()
