@@ -8,10 +8,12 @@ RUN python -m venv --without-pip /opt/halffull
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/opt/halffull/bin/python
 # The dependencies alone first: this layer is built anew only when they change.
 COPY pyproject.toml constraints.txt ./
-RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+# Optional parts, by their names in pyproject.toml: `--build-arg EXTRAS="kv-events tokenizer otel"` adds spans.
+ARG EXTRAS="kv-events tokenizer"
+RUN python -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
       extras = project["optional-dependencies"]; \
-      print(*project["dependencies"], *extras["kv-events"], *extras["tokenizer"], sep="\n")' \
-      > requirements.txt \
+      print(*project["dependencies"], *(each for name in sys.argv[1:] for each in extras[name]), sep="\n")' \
+      ${EXTRAS} > requirements.txt \
  && pip install --no-compile --only-binary=:all: -c constraints.txt -r requirements.txt
 # Compiled here, as nothing can be written later; but not the typed API of kubernetes, of which next to nothing is loaded.
 RUN python -m compileall -q -x 'kubernetes/(aio/)?client/(api|models)/' /opt/halffull/lib

@@ -30,11 +30,13 @@ from halffull.api.status import (
     SchedulingPolicyStatus,
 )
 from halffull.core.errors import Reason
+from halffull.engines.catalog import ENGINES
 from halffull.policies.catalog import POLICIES
 from halffull.sim.setting import setting
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+READMES = [ROOT / folder / "README.md" for folder in ("", "operator", "bench", "tests/chaos")]
 RESOURCES = [
     pytest.param(text, id=f"{page.stem}-{number}")
     for page in PAGES
@@ -62,13 +64,27 @@ def test_scenarios_are_valid_and_every_field_is_named() -> None:
     assert fields - set(re.findall(r"\w+", page("simulator"))) == set()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def anchors(path: Path) -> set[str]:
+    """Those that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", [*READMES, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
-        assert (path.parent / target).exists(), target
+    links = re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)", path.read_text())
+    for name, anchor in links:
+        target = path.parent / name if name else path
+        assert target.exists(), name
+        assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_page_is_in_the_index() -> None:
+    linked = set(re.findall(r"\]\(docs/([\w-]+)\.md", (ROOT / "README.md").read_text()))
+    assert {path.stem for path in PAGES} - linked == set()
+
+
+@pytest.mark.parametrize("path", [*READMES, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_pages_name_exist(path: Path) -> None:
     for name in re.findall(r"\b(?:manifests|charts|docs|bench)/[\w./-]*\w", path.read_text()):
         assert (ROOT / name).exists(), name
@@ -90,6 +106,25 @@ def test_every_policy_has_advice(name: str) -> None:
 def test_every_error_is_explained() -> None:
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page("errors"), re.MULTILINE)
     assert {(name, int(status)) for status, name in rows} == {(reason.header, reason.status) for reason in Reason}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_is_described(name: str) -> None:
+    row = re.search(rf"^\| `{name}` \|.*", page("engines"), re.MULTILINE)
+    assert row is not None
+    *_, at_once, continued, pause = (cell.strip() for cell in row[0].strip("|").split("|"))
+    adapter = ENGINES[name]
+    continues = any(path.continuing for path in adapter.paths.values())
+    assert at_once == str(adapter.defaults.max_sequences)
+    assert continued == ("yes" if continues else "no")
+    assert pause == f"{adapter.container.pre_stop_seconds} s"
+
+
+def test_every_header_of_ours_is_explained() -> None:
+    sources = (ROOT / "operator" / "halffull" / "router").rglob("*.py")
+    named = {header for source in sources for header in re.findall(r"x-halffull-\w+", source.read_text())}
+    assert len(named) > 5
+    assert named - set(re.findall(r"^\| `([\w-]+)` \|", page("requests"), re.MULTILINE)) == set()
 
 
 def metrics_named_in(path: str, prefix: str) -> set[str]:

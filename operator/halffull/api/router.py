@@ -113,7 +113,7 @@ class Router(Document):
     tls: Tls | None = None
     """Serve HTTPS; absent: HTTP."""
     admin_token_secret_ref: TokenSecretRef | None = None
-    """Bearer token for the admin port's /status and /decisions; absent: they are open."""
+    """Bearer token for the admin port's /status, /decisions and /recording; absent: they are open."""
     limits: RouterLimits = RouterLimits()
     """What the router accepts of clients."""
     drain: Drain = Drain()

@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where to")
     where.add_argument("--url", type=_url, default="http://127.0.0.1:8000", help="the endpoint (default: %(default)s)")
     where.add_argument("--model", required=True, help="model name of the requests")
-    where.add_argument("--api", choices=("chat", "completions"), default="chat", help="which of OpenAI's APIs")
+    where.add_argument(
+        "--api", choices=("chat", "completions"), default="chat", help="which of OpenAI's APIs (default: %(default)s)"
+    )
     where.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="sent with every request")
     what = parser.add_argument_group("what")
     what.add_argument(
@@ -41,10 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Azure's CSV, Mooncake's JSON lines, or one of: conversation, code (lengths recorded at Azure in 2023 that "
         "ship with halffull), synthetic (default: %(default)s)",
     )
-    what.add_argument("--prompt-tokens", type=flags.positive, default=500, help="median of synthetic prompts")
-    what.add_argument("--output-tokens", type=flags.positive, default=100, help="median of synthetic answers")
-    what.add_argument("--spread", type=flags.not_negative, default=0.8, help="sigma of the lognormal synthetic lengths")
-    what.add_argument("--stream-share", type=flags.share, default=1.0, help="share of requests that stream, 0 to 1")
+    what.add_argument(
+        "--prompt-tokens", type=flags.positive, default=500, help="median of synthetic prompts (default: %(default)s)"
+    )
+    what.add_argument(
+        "--output-tokens", type=flags.positive, default=100, help="median of synthetic answers (default: %(default)s)"
+    )
+    what.add_argument(
+        "--spread",
+        type=flags.not_negative,
+        default=0.8,
+        help="sigma of the lognormal synthetic lengths (default: %(default)s)",
+    )
+    what.add_argument(
+        "--stream-share",
+        type=flags.share,
+        default=1.0,
+        help="share of requests that stream, 0 to 1 (default: %(default)s)",
+    )
     what.add_argument("--at-most", action="store_true", help="let the model end its answer early (no ignore_eos)")
     when = parser.add_argument_group("when")
     tempo = when.add_mutually_exclusive_group()
@@ -55,11 +71,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     when.add_argument("--poisson", action="store_true", help="independent arrivals instead of the trace's pattern")
     when.add_argument("--requests", type=flags.count, metavar="N", help="send the first N")
     when.add_argument("--seconds", type=flags.positive, help="send what arrives in this time")
-    when.add_argument("--timeout", type=flags.positive, default=600.0, help="seconds for one whole answer")
-    when.add_argument("--seed", type=int, default=1, help="of texts, synthetic lengths and Poisson arrivals")
+    when.add_argument(
+        "--timeout", type=flags.positive, default=600.0, help="seconds for one whole answer (default: %(default)s)"
+    )
+    when.add_argument(
+        "--seed", type=int, default=1, help="of texts, synthetic lengths and Poisson arrivals (default: %(default)s)"
+    )
     figures = parser.add_argument_group("figures")
-    figures.add_argument("--slo-ttft", type=flags.positive, default=2.0, help="objective: seconds to the first token")
-    figures.add_argument("--slo-tpot", type=flags.positive, default=0.1, help="objective: seconds per further token")
+    figures.add_argument(
+        "--slo-ttft",
+        type=flags.positive,
+        default=2.0,
+        help="objective: seconds to the first token (default: %(default)s)",
+    )
+    figures.add_argument(
+        "--slo-tpot",
+        type=flags.positive,
+        default=0.1,
+        help="objective: seconds per further token (default: %(default)s)",
+    )
     figures.add_argument("--json", type=flags.new_file, metavar="FILE", help="write the figures here too")
 
 

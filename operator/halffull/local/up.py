@@ -22,10 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--port",
         type=flags.port,
         default=8000,
-        help="port of the first router, each further one has the next; 0: free ones",
+        help="port of the first router, each further one has the next; 0: free ones (default: %(default)s)",
     )
     parser.add_argument(
-        "--admin-port", type=flags.port, default=9000, help="admin port of the first router; 0: free ones"
+        "--admin-port",
+        type=flags.port,
+        default=9000,
+        help="admin port of the first router, each further one has the next; 0: free ones (default: %(default)s)",
     )
     parser.add_argument(
         "--record",

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--admin-token-file",
         type=Path,
         metavar="FILE",
-        help="demand the bearer token of this file for /status and /decisions of the admin port",
+        help="demand the bearer token of this file for /status, /decisions and /recording of the admin port",
     )
     parser.add_argument(
         "--peer-service", metavar="NAME", help="headless Service that lists all routers, which then share their books"
