@@ -1,4 +1,4 @@
-"""Why a request failed: one table of reasons with their HTTP status. `router.dialect` puts them in each API's form.
+"""Why a request failed: one table of reasons with their HTTP status. `router.answers.dialect` puts them in each API's form.
 
 The reason is the value of the header `x-halffull-reason` and of the label `reason` of metrics.
 """
@@ -27,7 +27,6 @@ class Reason(Enum):
     ENGINE_UNREACHABLE = ("engine_unreachable", 502)
     ENGINE_BUSY = ("engine_busy", 503)
     NO_REPLICA = ("no_replica", 503)
-    NOT_READY = ("not_ready", 503)
     QUEUE_TIMEOUT = ("queue_timeout", 504)
     REQUEST_TIMEOUT = ("request_timeout", 504)
 

@@ -6,6 +6,7 @@ It takes each request from its `client`, refuses what no engine would get, answe
 
 import asyncio
 import itertools
+import logging
 import re
 import secrets
 import time
@@ -34,6 +35,7 @@ from halffull.router.requests.priority import Priority, number
 from halffull.router.requests.prompt import Prompt, texts
 from halffull.router.requests.tokenizer import COUNTED, Tokenizer
 
+LOG = logging.getLogger(__name__)
 BYTES_PER_TOKEN = 4.0
 """of text, until `usage` of an answer says better"""
 REMEMBERED_RESPONSES = 10_000
@@ -223,7 +225,11 @@ class Proxy:
             self._answer_itself(client, head)
             return
         passage = Passage(self, client, head, kind, body)
-        failure = passage.parse()
+        try:
+            failure = passage.parse()
+        except Exception:
+            LOG.exception("a request for %s cannot be read", self.adapter.label(head.path))
+            failure = Failure(Reason.INTERNAL, "The router cannot read this request, which is its fault.")
         if failure is None:
             passage.admit()
         else:

@@ -3,9 +3,13 @@
 import pytest
 
 from halffull.core.errors import Failure, Reason
+from halffull.core.limits import Limits
 from halffull.engines.base import Dialect
+from halffull.router import passage
 from halffull.router.answers import dialect
+from halffull.router.http.framing import chunk
 from halffull.router.requests import prompt
+from in_memory import World
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
@@ -47,3 +51,60 @@ def test_answers(data: bytes) -> None:
     assert dialect.meaning(Dialect.OPENAI, b"data: " + data) is dialect.Event.STARTED
     assert dialect.usage(data) == (None, None, None)
     assert dialect.stream_usage(b"data: " + data + b"\n\n") == (None, None)
+
+
+STREAMED = b'"model":"m","stream":true,"messages":[{"role":"user","content":"x"}]'
+STARTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def post(body: bytes) -> bytes:
+    return b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@pytest.mark.parametrize(
+    "field", [b'"\xff":1', b'"stop":"\xff"', b'"stop":["\xff"]', b'"stop":5', b'"stop":true', b'"max_tokens":1e400']
+)
+async def test_a_field_that_only_going_on_elsewhere_would_need_is_the_engines_to_judge(field: bytes) -> None:
+    world = World()
+    body = b"{%b,%b}" % (STREAMED, field)
+    answer = await world.send(post(body))
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert not world.leaks()
+
+
+@pytest.mark.parametrize("content", [b'"\xff"', b"5", b'["x"]', b"[" * 20_000 + b"]" * 20_000])
+async def test_a_stream_whose_text_cannot_be_read_ends_with_an_error_where_its_replica_dies(content: bytes) -> None:
+    said = b"".join(
+        chunk(b'data: {"id":"c","created":1,"choices":[{"index":0,"delta":{"content":%b}}]}\n\n' % text)
+        for text in (b'"one"', b'"two"', content)
+    )
+    world = World(STARTS + said, limits=Limits(attempts=2))
+    client, transport = world.connect()
+    client.data_received(post(b"{%b}" % STREAMED))
+    await world.settle(1)
+    world.proxy.died(world.replica, "it hangs")
+
+    assert b"engine_silent" in b"".join(transport.written)
+    assert not world.proxy.passages
+
+
+async def test_a_fault_of_ours_is_answered_and_costs_no_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: bytes) -> None:
+        raise KeyError("a bug")
+
+    world = World()
+    client, transport = world.connect()
+    with monkeypatch.context() as broken:
+        broken.setattr(passage.prompt, "read", fail)
+        client.data_received(post(b"{%b}" % STREAMED))
+    client.data_received(post(b"{%b}" % STREAMED))
+    await world.settle()
+
+    first, second = b"".join(transport.written).split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"500")
+    assert b"x-halffull-reason: internal" in first
+    assert second.startswith(b"200")
+    assert "a bug" in caplog.text

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from halffull.router.answers.dialect import UNREADABLE
+
 
 class Choice(msgspec.Struct):
     """What an event says of one answer: of chat in `delta`, of completions in `text`."""
@@ -18,7 +20,8 @@ class Choice(msgspec.Struct):
     @property
     def said(self) -> str:
         """Its text."""
-        return self.text or (self.delta or {}).get("content") or ""
+        content = (self.delta or {}).get("content")
+        return self.text or (content if isinstance(content, str) else "")
 
     @property
     def speaks(self) -> bool:
@@ -46,10 +49,15 @@ _CHUNK = msgspec.json.Decoder(Chunk)
 
 
 def chunk_in(event: bytes) -> Chunk | None:
-    """Return the chunk in an event; None where it is none."""
-    if not event.startswith(b"data:") or event.endswith(b"[DONE]"):
+    """Return the chunk in an event; None where it is none, or has a form that is not known."""
+    if not tells(event):
         return None
     try:
         return _CHUNK.decode(event[5:])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
+
+
+def tells(event: bytes) -> bool:
+    """Whether an event has data that is to be a chunk, so that it may hold text."""
+    return event.startswith(b"data:") and not event.endswith(b"[DONE]")

@@ -14,13 +14,12 @@ from halffull.core.faults import Fault
 from halffull.engines.base import Continuing, Path, aborted, dead
 from halffull.router.answers import usage
 from halffull.router.answers.chunks import Choice, Chunk, chunk_in
+from halffull.router.answers.dialect import UNREADABLE
 from halffull.router.answers.pattern import Pattern
 from halffull.router.answers.transcript import Allowance, Transcript
 from halffull.router.answers.usage import Wish
 
 _DONE = b"data: [DONE]\n\n"
-
-
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -29,14 +28,15 @@ class Continuation:
     """What of one stream has gone to its client, and how it goes on."""
 
     def __init__(self, fields: dict[str, msgspec.Raw], way: Continuing, wish: Wish, allowance: Allowance) -> None:
+        """Raises one of UNREADABLE where a field that matters at a seam cannot be read."""
         self._fields = fields
         self._by = way.by
         self._wish = wish
-        self._sent = Transcript(allowance)
-        self._partial = b""
         self._stops = _stops(fields)
         self._longest_stop = max(map(len, self._stops), default=0)
         self._limits = _limits(fields)
+        self._sent = Transcript(allowance)
+        self._partial = b""
         self._span = 0
         self._owed = ""
         """blanks at the seam that the client has and the engine was not told of; it begins with them again"""
@@ -239,19 +239,26 @@ class Continuation:
 
 
 def continuation(kind: Path, body: bytes, allowance: Allowance) -> tuple[Continuation | None, bytes]:
-    """Return a continuation where every field of a streamed request can be taken over a seam, and the request to send."""
-    way = kind.continuing
-    if way is None:
+    """Return a continuation where every field of a streamed request can be taken over a seam, and the request to send.
+
+    None, and the request as it is, where a field has a form that is not known: the engine is to judge it.
+    """
+    if kind.continuing is None:
         return None, body
+    try:
+        return _continuation(kind.continuing, body, allowance)
+    except UNREADABLE:
+        return None, body
+
+
+def _continuation(way: Continuing, body: bytes, allowance: Allowance) -> tuple[Continuation | None, bytes]:
+    """See `continuation`. Raises one of UNREADABLE."""
     fields = _FIELDS.decode(body)
     if not fields.keys() <= way.fields or bytes(fields.get("n", b"1")) not in {b"1", b"null"}:
         return None, body
     if not bytes(fields.get(way.by, b"")).startswith(b'"' if way.by == "prompt" else b"["):
         return None, body
-    try:
-        wish = usage.wish(fields)
-    except msgspec.DecodeError:
-        return None, body  # the engine is to judge it
+    wish = usage.wish(fields)
     if way.usage:
         body = usage.asking(body, fields)
         fields["stream_options"] = msgspec.Raw(usage.OPTIONS)
@@ -270,7 +277,8 @@ def _limits(fields: dict[str, msgspec.Raw]) -> dict[str, int]:
 
 def _stops(fields: dict[str, msgspec.Raw]) -> list[str]:
     stop = msgspec.json.decode(fields["stop"]) if "stop" in fields else None
-    return [stop] if isinstance(stop, str) else [text for text in stop or [] if isinstance(text, str)]
+    stops = stop if isinstance(stop, list) else [stop]
+    return [text for text in stops if isinstance(text, str)]
 
 
 def _raw(value: Any) -> msgspec.Raw:

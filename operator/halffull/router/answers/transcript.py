@@ -7,7 +7,8 @@ from itertools import groupby, islice
 
 import msgspec
 
-from halffull.router.answers.chunks import Chunk, chunk_in
+from halffull.router.answers.chunks import Chunk, chunk_in, tells
+from halffull.router.answers.dialect import UNREADABLE
 from halffull.router.answers.pattern import last_event
 
 RAW_BYTES = 32 << 20
@@ -95,7 +96,7 @@ class Transcript:
             piece = b"".join(islice(unread, len(counts)))
             if plain:
                 self.tokens += sum(counts)
-                parts.append(msgspec.json.decode(b'"%b"' % piece, type=str))
+                parts.append(self._read_text(piece))
                 self._read_usage(chunk_in(last_event(self._last)))
             else:
                 parts += self._read_events(piece)
@@ -125,17 +126,26 @@ class Transcript:
             if self._unread_bytes >= self._allowance.raw_bytes:
                 self.read()
 
+    def _read_text(self, raw: bytes) -> str:
+        """Return a text as it stands in JSON."""
+        try:
+            return msgspec.json.decode(b'"%b"' % raw, type=str)
+        except UNREADABLE:
+            self.possible = False
+            return ""
+
     def _read_events(self, raw: bytes) -> list[str]:
         """Return the texts in events."""
         parts = []
         for event in raw.split(b"\n\n"):
             chunk = chunk_in(event)
             if chunk is None:
+                self.possible = self.possible and not tells(event)
                 continue
             if not self.id:
                 self.id, self.created = chunk.id, chunk.created
             for choice in chunk.choices:
-                if any(value for key, value in (choice.delta or {}).items() if key not in {"role", "content"}):
+                if any(_beside_text(key, value) for key, value in (choice.delta or {}).items()):
                     self.possible = False
                 if said := choice.said:
                     parts.append(said)
@@ -150,3 +160,8 @@ class Transcript:
             self.prompt_tokens = chunk.usage.prompt_tokens
             if any(choice.said for choice in chunk.choices):
                 self.tokens = chunk.usage.completion_tokens
+
+
+def _beside_text(key: str, value: object) -> bool:
+    """Whether a field of a delta says more than a role and a text do."""
+    return bool(value) and (key not in {"role", "content"} or not isinstance(value, str))
