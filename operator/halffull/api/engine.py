@@ -101,7 +101,7 @@ class Engine(Document):
     port: Port = 8000
     """Port on which each engine pod serves its API and its metrics; fixed endpoints name their own."""
     selector: Selector | None = None
-    """Adopt the pods that have these labels. They are never restarted."""
+    """Adopt the pods that have these labels. They are not restarted, unless router.placement is Sidecar."""
     endpoints: Annotated[Items[Endpoint], Field(min_length=1, max_length=1000), UniqueItems()] | None = None
     """Engines at fixed addresses or names, each HOST:PORT; names are resolved again and again."""
     template: Template | None = None
