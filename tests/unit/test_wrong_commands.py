@@ -36,9 +36,10 @@ OPTIONS = {
 }
 SCENARIOS = {
     "engines: {coutn: 4}": "engines.coutn: unknown field; allowed: count, speeds, ",
-    "engines: [1]": "engines: [1]: input should be a valid dictionary",
+    "engines: [1]": "engines: [1] is not a mapping of fields",
     "[1]": "a scenario is a mapping of fields, not [1]",
     "a: {": "not YAML: while parsing",
+    "contenders: sal": "contenders: 'sal' is not a list",
     "contenders: [{name: a, scheduling: {}}, {name: a, scheduling: {}}]": "contenders: each needs a name of its own",
     "engines: {count: 2, outages: [{replica: 2, atSeconds: 1}]}": "engines.outages[0].replica: 2 is not allowed; allowed: 0 to 1",
 }

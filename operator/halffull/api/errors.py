@@ -9,6 +9,9 @@ from pydantic_core import ErrorDetails
 UNKNOWN_FIELD = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
 """Types of pydantic's errors for a key that the model (or dataclass) does not have."""
 
+MAPPING = frozenset({"model_type", "dict_type", "dataclass_type"})
+"""Types of pydantic's errors for something else where fields should stand"""
+
 OWN = frozenset({"rule", "duplicate", "pattern"})
 """Types of errors that our own checks raise: their message is the sentence, `field` of their context a further key"""
 
@@ -68,6 +71,10 @@ def _sentence(detail: ErrorDetails) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "missing":
         return "required"
+    if kind == "tuple_type":
+        return f"{value!r:.80} is not a list"
+    if kind in MAPPING:
+        return f"{value!r:.80} is not a mapping of fields"
     if kind == "literal_error":
         return f"{value!r} is not allowed; allowed: {context['expected']}"
     if kind in OWN:

@@ -191,7 +191,8 @@ def _resource(document: Any) -> ModelDeployment | SchedulingPolicy:
     kind = document.get("kind")
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        raise DocumentError([f"kind: {kind!r} is not known; allowed: {', '.join(KINDS)}"])
+        what = "required" if kind is None else f"{kind!r} is not allowed"
+        raise DocumentError([f"kind: {what}; allowed: {', '.join(KINDS)}"])
     metadata = document.get("metadata")
     name = metadata.get("name", "?") if isinstance(metadata, dict) else "?"
     try:

@@ -40,7 +40,8 @@ class Config:
         except (ValueError, OSError) as error:
             self.refused += 1
             self.error = f"{origin}: {error}"
-            LOG.warning("configuration refused, the last good one stays: %s", self.error)
+            kept = "the last good one stays" if self.current else "there is none yet"
+            LOG.warning("configuration refused, %s: %s", kept, self.error)
             return
         if unknown:
             LOG.warning("%s: unknown fields ignored: %s", origin, ", ".join(unknown))

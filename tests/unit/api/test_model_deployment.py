@@ -59,8 +59,9 @@ def test_a_dumped_resource_reads_back_the_same():
     [
         ("a: [", "here.yaml: not YAML:"),
         ("just words", "here.yaml: a resource is a mapping with apiVersion, kind, metadata and spec, not 'just words'"),
-        ("kind: Pod", "here.yaml: kind: 'Pod' is not known; allowed: ModelDeployment, SchedulingPolicy"),
-        ("kind: [1]", "here.yaml: kind: [1] is not known"),
+        ("kind: Pod", "here.yaml: kind: 'Pod' is not allowed; allowed: ModelDeployment, SchedulingPolicy"),
+        ("kind: [1]", "here.yaml: kind: [1] is not allowed"),
+        ("spec: {}", "here.yaml: kind: required; allowed: ModelDeployment, SchedulingPolicy"),
         ("kind: ModelDeployment\nmetadata: 3", "here.yaml: ModelDeployment ?: metadata:"),
     ],
 )

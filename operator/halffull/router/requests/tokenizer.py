@@ -20,10 +20,14 @@ class Tokenizer:
     """One model's."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError where the library is missing, or the file is no tokenizer; OSError where it cannot be read."""
+        """Raises ValueError where the library is missing, or the file cannot be read or is no tokenizer."""
         if tokenizers is None:
             raise ValueError("tokenizer.file needs the library tokenizers: pip install 'halffull[tokenizer]'")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ValueError(f"tokenizer.file: {path} cannot be read: {why}") from error
         try:
             self._encode = tokenizers.Tokenizer.from_str(text).encode
         except Exception as error:  # the library raises nothing more special
