@@ -69,63 +69,48 @@ class Inspector:
             del self._looking[replica]
 
     async def _until_well(self, replica: Replica) -> None:
+        health = replica.health
         while self._proxy.dispatcher.books.replicas.get(replica.name) is replica:
-            verdict = replica.health.verdict
-            if verdict is Verdict.SUSPECT:
-                await self._inspect(replica)
-            elif verdict is Verdict.OUT:
-                left_s = replica.health.out_until - self._now()
-                if left_s > 0 and not replica.health.silent:
-                    await asyncio.sleep(min(left_s, BETWEEN_S))
-                else:
-                    await self._inspect_again(replica)
-            else:
+            left_s = health.out_until - self._now()
+            if health.verdict in {Verdict.WELL, Verdict.TRIAL}:
                 return
+            if health.verdict is Verdict.OUT and left_s > 0 and not health.silent:
+                await asyncio.sleep(min(left_s, BETWEEN_S))
+            else:
+                await self._inspect(replica, health.verdict)
 
-    async def _inspect(self, replica: Replica) -> None:
-        why = await self._why_dead(replica)
-        if replica.health.verdict is not Verdict.SUSPECT:
-            return  # it was heard meanwhile
-        self._judge(replica, why, "it works")
-        if why:
-            self._proxy.died(replica, why)
+    async def _inspect(self, replica: Replica, verdict: Verdict) -> None:
+        """Look at a replica that is suspected, or at one that is out: its time has come, or the streams that it holds fell silent.
 
-    async def _inspect_again(self, replica: Replica) -> None:
-        """Look whether one that was taken out is back: its time has come, or the streams that it holds fell silent.
-
-        An engine that shuts down takes no connection and may still complete what it has; one that hangs meanwhile is dead.
+        What a dead one holds is tried elsewhere. One that is out may be shutting down: it takes no connection and may still
+        complete what it has, so only its silence counts for that.
         """
-        why = await self._why_not_back(replica)
-        silent = replica.health.silent
-        self._judge(replica, why, "it is back")
-        if why and silent:
+        health, plan = replica.health, self._plan()
+        suspected = verdict is Verdict.SUSPECT
+        why = await (self._why_dead(plan, replica) if suspected else self._why_not_back(plan, replica))
+        if health.verdict is not verdict:
+            return  # it was heard meanwhile
+        hangs = suspected or health.silent
+        well = "it works" if suspected else "it is back"
+        self._proxy.dispatcher.judged(replica, self._now(), alive=not why, why=why or well)
+        if why and hangs:
             self._proxy.died(replica, why)
 
-    def _judge(self, replica: Replica, why: str, well: str) -> None:
-        self._proxy.dispatcher.judged(replica, self._now(), alive=not why, why=why or well)
-
-    async def _why_dead(self, replica: Replica) -> str:
-        """Look twice; return why it is dead, or an empty text."""
-        plan = self._plan()
-        before = await self._signals(plan, replica)
-        if isinstance(before, str):
-            return before
-        await asyncio.sleep(BETWEEN_S)
-        after = await self._signals(plan, replica)
-        return after if isinstance(after, str) else stalled(before, after)
-
-    async def _why_not_back(self, replica: Replica) -> str:
+    async def _why_not_back(self, plan: Plan, replica: Replica) -> str:
         """Return why a replica that was taken out does not come back yet, or an empty text."""
-        plan = self._plan()
         try:
             status, _ = await plan.client.get(replica.address, plan.adapter.container.health_path, LOOK_S)
         except FAILURES as error:
             return f"it cannot be reached: {type(error).__name__}"
-        if status != 200:
-            return f"it answers {status}"
+        return await self._why_dead(plan, replica, may_rest=True) if status == 200 else f"it answers {status}"
+
+    async def _why_dead(self, plan: Plan, replica: Replica, *, may_rest: bool = False) -> str:
+        """Look twice at its metrics; return why it is dead, or an empty text. One that `may_rest` is well if it runs nothing."""
         before = await self._signals(plan, replica)
-        if isinstance(before, str) or not before.running:
-            return before if isinstance(before, str) else ""
+        if isinstance(before, str):
+            return before
+        if may_rest and not before.running:
+            return ""
         await asyncio.sleep(BETWEEN_S)
         after = await self._signals(plan, replica)
         return after if isinstance(after, str) else stalled(before, after)
