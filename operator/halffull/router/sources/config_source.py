@@ -13,7 +13,7 @@ import aiohttp
 from halffull.api.router_config import CONFIG_MAP_KEY
 from halffull.core.contracts import Rng
 from halffull.router.sources.kube import ApiServer
-from halffull.router.sources.watch import Objects, Watch
+from halffull.router.sources.watch import Objects, Watch, WatchSource
 
 LOG = logging.getLogger(__name__)
 POLL_S = 0.2
@@ -61,7 +61,7 @@ class FileSource:
         return True
 
 
-class ConfigMapSource:
+class ConfigMapSource(WatchSource):
     """One ConfigMap by list and watch; its mounted copy serves while the API server has not answered yet."""
 
     def __init__(
@@ -81,7 +81,7 @@ class ConfigMapSource:
         self._offer = offer
         self._missing = missing
         self._copy = FileSource(mounted / CONFIG_MAP_KEY, offer=offer, missing=missing) if mounted else None
-        self.watch = Watch(
+        watch = Watch(
             client,
             api,
             f"/api/v1/namespaces/{namespace}/configmaps",
@@ -91,15 +91,7 @@ class ConfigMapSource:
             failed=self._failed,
             rng=rng,
         )
-
-    @property
-    def error(self) -> str:
-        """Why the API server does not tell us of changes now; empty: it does."""
-        return self.watch.error
-
-    async def run(self) -> None:
-        """Follow until cancelled."""
-        await self.watch.run()
+        super().__init__(watch)
 
     def _changed(self, objects: Objects) -> None:
         data = objects.get(self._name, {}).get("data") or {}

@@ -19,7 +19,7 @@ from halffull.router.sources import discovery
 from halffull.router.sources.discovery import Endpoint, Endpoints
 from halffull.router.sources.engine_client import FAILURES, EngineClient, UnreachableError
 from halffull.router.sources.kube import ApiServer
-from halffull.router.sources.watch import Objects, Watch
+from halffull.router.sources.watch import Objects, Watch, WatchSource
 
 LOG = logging.getLogger(__name__)
 PROBE_INTERVAL_S = 1.0
@@ -67,7 +67,7 @@ class Saved:
         return {endpoint.name: endpoint for endpoint in rows}
 
 
-class SliceSource:
+class SliceSource(WatchSource):
     """Endpoints of one headless Service, by list and watch of its EndpointSlices."""
 
     def __init__(
@@ -89,7 +89,7 @@ class SliceSource:
         self._port_names = port_names
         self._saved = saved
         self._found = found
-        self.watch = Watch(
+        watch = Watch(
             client,
             api,
             f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices",
@@ -98,15 +98,7 @@ class SliceSource:
             failed=self._failed,
             rng=rng,
         )
-
-    @property
-    def error(self) -> str:
-        """Why the API server does not tell us of changes now; empty: it does."""
-        return self.watch.error
-
-    async def run(self) -> None:
-        """Follow until cancelled."""
-        await self.watch.run()
+        super().__init__(watch)
 
     def _changed(self, slices: Objects) -> None:
         endpoints = discovery.from_slices(slices.values(), self._port, self._port_names)

@@ -1,6 +1,6 @@
 """List and watch of one collection of the Kubernetes API on plain aiohttp: objects by name, kept true.
 
-Used by `config_source` (one ConfigMap) and `discovery_source` (the EndpointSlices of one Service). A Kubernetes client
+Used by `config_source` (one ConfigMap) and `endpoints` (the EndpointSlices of one Service). A Kubernetes client
 library would cost the router 20 MB and half of its start (see the import-linter contract).
 """
 
@@ -161,6 +161,22 @@ class Watch:
         if self.error:
             LOG.info("watch of %s works again", self._url)
         self.error = ""
+
+
+class WatchSource:
+    """A source that lives by one watch."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    @property
+    def error(self) -> str:
+        """Why the API server does not tell us of changes now; empty: it does."""
+        return self.watch.error
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        await self.watch.run()
 
 
 def _message(body: bytes) -> str:
