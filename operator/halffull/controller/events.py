@@ -1,4 +1,4 @@
-"""Kubernetes Events about our resources: what happened, for `kubectl describe`. Built here, posted by `reconcile`.
+"""Kubernetes Events about our resources: what happened, for `kubectl describe`. Built here, posted by `tell`.
 
 An Event that repeats is one object whose `series` counts, so its name comes from what it says.
 """

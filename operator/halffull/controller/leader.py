@@ -1,4 +1,4 @@
-"""Leader election by a Lease: of several operators one acts. Started by `command` around the work of the leader.
+"""Leader election by a Lease: of several operators one acts. Started by `app` around the work of the leader.
 
 A leader that dies is replaced after at most LEASE_S + RETRY_S; one that stops in good order gives the Lease back.
 """

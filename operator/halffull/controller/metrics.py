@@ -1,4 +1,4 @@
-"""The operator's own metrics and probes, on one port. `command` starts it; the other modules count through `Metrics`."""
+"""The operator's own metrics and probes, on one port. `app` starts it; the other modules count through `Metrics`."""
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector

@@ -1,4 +1,4 @@
-"""What the operator knows of the cluster from its watches; fed by `handlers`, read by `reconcile` and `rebalancer`.
+"""What the operator knows of the cluster from its watches; fed by `picture`, read by `reconcile`, `policies` and `rounds`.
 
 Each `saw_...` takes one event and returns the ModelDeployments that it concerns, to be woken.
 """

@@ -1,4 +1,4 @@
-"""The status of a SchedulingPolicy: pure, from how far each of its users is. Called by `reconcile`."""
+"""The status of a SchedulingPolicy: pure, from how far each of its users is. Called by `policies`."""
 
 from collections.abc import Mapping
 from typing import Any

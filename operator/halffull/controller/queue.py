@@ -1,4 +1,4 @@
-"""The keyed queue: each key is worked on by one worker at a time, failures come back with backoff. Fed by `handlers`.
+"""The keyed queue: each key is worked on by one worker at a time, failures come back with backoff. Fed and run by `app`.
 
 A key woken while it waits is worked on once; woken while it runs it runs again afterwards.
 """

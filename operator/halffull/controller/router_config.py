@@ -1,6 +1,6 @@
 """From a ModelDeployment to the RouterConfig of its routers: one pure step for the operator and for `halffull up`.
 
-Nothing here knows Kubernetes; `desired` wraps the result in a ConfigMap, `halffull up` writes it to a file.
+Nothing here knows Kubernetes; `reconcile` wraps the result in a ConfigMap, `halffull up` writes it to a file.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -29,9 +29,9 @@ ATTENTION = 4e-5
 """work of attending to one token of context, in units of a prompt token's other work: 4 x layers x width / (2 x parameters)
 for models of 8 billion parameters, a third less for those of 70"""
 DECODE_LEFT_S = 5.0
+"""how much longer answers are taken to last before any has ended"""
 FINISHED = 512
 """finished requests that are remembered, for what learns from them"""
-"""how much longer answers are taken to last before any has ended"""
 KV_FLOOR = 0.002
 """fraction of the KV cache per second below which the freeing rate is not believed (2 % in ten seconds)"""
 
@@ -166,7 +166,7 @@ class Replica:
         done = rate * (now - self._busy_since) if queued else 0.0
         if done > self.max_batched_tokens and done > (head := self._head_work):
             return (done - head + max(max(queued - head, 0) + work, 0.0) * done / head) / rate
-        left = queued - done if queued > done else 0.0
+        left = queued - done if queued > done else 0.0  # as in `work_left`: less is done than the head's work
         return (left + work) / rate if work > -left else 0.0
 
     @property

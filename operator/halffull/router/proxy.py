@@ -182,7 +182,7 @@ class Proxy:
             return
         self._deadlines_seen = now
         for client in [client for client in self.clients if client.deadline <= now]:
-            client.expired(now)
+            client.expired()
         for passage in [passage for passage in self.passages if passage.deadline <= now]:
             passage.expire()
         self.engines.prune(now)

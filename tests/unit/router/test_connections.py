@@ -131,7 +131,7 @@ async def test_a_client_that_stops_reading_its_last_answer_is_dropped_in_the_end
     client.data_received(MODELS)
     client.pause_writing()
     world.now += 6
-    client.expired(world.now)
+    client.expired()
     assert transport.closed
     assert client.deadline > world.now
 
@@ -147,7 +147,7 @@ async def test_a_refused_client_is_listened_to_a_little_longer() -> None:
         world.now += 1
         if client.deadline <= world.now:
             break
-    client.expired(world.now)
+    client.expired()
     assert transport.closed
     assert 25 < world.now < 35
     await asyncio.sleep(0)

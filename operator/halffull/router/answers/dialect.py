@@ -1,4 +1,7 @@
-"""What the APIs say on the wire: errors in each form, what an event of a stream means, usage. Pure; `proxy` calls it."""
+"""What the APIs say on the wire: errors in each form, what an event of a stream means, usage.
+
+Pure; called by `passage` and `answer`, and by `proxy` for answers of its own.
+"""
 
 import re
 from enum import Enum

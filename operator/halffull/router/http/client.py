@@ -158,8 +158,8 @@ class Client(asyncio.Protocol):
         elif self._unread or self._held:
             self._next()
 
-    def expired(self, now: float) -> None:
-        """Called by the wheel: the client was slow, or rested for too long."""
+    def expired(self) -> None:
+        """Called by `proxy` after `deadline`: the client was slow, or rested for too long."""
         if (self._body is not None or self._unread) and not (self._last or self.paused):
             self._refuse(head.NO_HEAD, Failure(Reason.SLOW_CLIENT, "The request did not arrive in time."))
         elif self._transport is not None and self._transport.is_closing():

@@ -1,6 +1,7 @@
 """Connections to engines: the client side of HTTP/1.1 as an asyncio Protocol, and the idle ones of each replica.
 
-`proxy` takes a connection, sends one request on it, and hears of the answer through the `Reader` that it gave.
+`engines` holds a pool of them for each replica. `passage` sends one request on a connection, and hears of the answer as its
+`Reader`; so does `engine_client` for requests of our own.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Plain counters of the data path. `proxy` increments them; `metrics` and `admin` read them when somebody asks."""
+"""Plain counters of the data path. `proxy` and `passage` increment them; `metrics` and `status` read them when somebody asks."""
 
 from bisect import bisect_left
 from collections import Counter, deque

@@ -1,6 +1,6 @@
 """Spans of requests by OpenTelemetry, where the extra `otel` is installed and an OTLP endpoint is set; else nothing at all.
 
-`command` asks for a tracer. A span is made when its request has ended, from times that are kept anyway, so that tracing costs
+`app` asks for a tracer. A span is made when its request has ended, from times that are kept anyway, so that tracing costs
 nothing on the way. The engine's own spans are its siblings below the client's `traceparent`, which is passed on as it came.
 """
 

@@ -1,6 +1,6 @@
 """One stream between two routers: messages, framing, and the proof on both sides that they share a secret.
 
-`peers` makes one `Link` per connection, dialed or accepted. Each message is MessagePack behind its length in four bytes.
+`sharing` makes one `Link` per connection, dialed or accepted. Each message is MessagePack behind its length in four bytes.
 Both sides send `Hello` with a nonce and prove that they know the token by an HMAC over both nonces; the token never
 travels. What is told afterwards are counts of tokens and names of replicas, never prompts or answers.
 """
@@ -82,7 +82,7 @@ def framed(message: Hello | Proof | News) -> bytes:
 
 
 class Host(Protocol):
-    """Who holds the links (`peers.Sharing`)."""
+    """Who holds the links (`sharing.Sharing`)."""
 
     name: str
 

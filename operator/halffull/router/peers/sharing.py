@@ -1,6 +1,6 @@
 """Tells other routers of the same ModelDeployment what this one does, and puts what they tell into the books.
 
-`app` makes one `Sharing` where the command line names peers. The ledger itself is `core.peers`, a stream is `peer_link`.
+`app` makes one `Sharing` where the command line names peers. The ledger itself is `core.peers`, a stream is a `link`.
 A request that was sent is told at once, first tokens and ends wait a moment for company, and all of it is told at most once per
 millisecond and peer, so that telling costs a bounded share of a core however many requests and peers there are; later pages replace
 earlier ones. Nothing here waits for a peer.

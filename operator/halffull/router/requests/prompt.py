@@ -1,4 +1,4 @@
-"""What scheduling needs to know of a request's body, decoded in part. `proxy` calls it once per request.
+"""What scheduling needs to know of a request's body, decoded in part. `passage` calls it once per request.
 
 Only the fields named here become objects; a body of 64 kB costs tens of microseconds. Prompts are counted, never kept.
 """
