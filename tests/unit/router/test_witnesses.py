@@ -8,6 +8,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from halffull.router.observability import tracing
 from halffull.router.observability.access_log import AccessLog
 from halffull.router.observability.telemetry import Ended
 from halffull.router.observability.tracing import Spans
@@ -61,3 +62,12 @@ def test_a_span_has_the_requests_times_and_its_clients_parent() -> None:
     assert bad.parent is None
     assert not bad.status.is_ok
     assert bad.attributes["error.type"] == "engine_silent"
+
+
+def test_an_endpoint_for_spans_without_opentelemetry_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracing, "find_spec", lambda _: None)
+
+    assert tracing.tracer(float, float) is None
+    assert "OpenTelemetry is not installed" in caplog.text

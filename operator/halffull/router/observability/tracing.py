@@ -4,19 +4,24 @@
 nothing on the way. The engine's own spans are its siblings below the client's `traceparent`, which is passed on as it came.
 """
 
+import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 from halffull.router.observability.telemetry import Ended
 
+LOG = logging.getLogger(__name__)
+
 
 def tracer(clock: Callable[[], float], wall_clock: Callable[[], float]) -> Callable[[Ended], None] | None:
     """Return what makes spans of ended requests and sends them to the OTLP endpoint that the environment names.
 
-    None where OpenTelemetry is not installed. `clock` is the one of the requests, `wall_clock` the epoch's, in seconds.
+    None where OpenTelemetry is not installed, which is logged. `clock` is the one of the requests, `wall_clock` the epoch's, in
+    seconds.
     """
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+        LOG.warning("no spans, though an OTLP endpoint is set: OpenTelemetry is not installed (extra `otel`)")
         return None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # an extra
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
