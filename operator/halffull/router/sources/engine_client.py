@@ -87,7 +87,8 @@ class EngineClient:
         """Raises OSError or ssl.SSLError as `engine_tls`."""
         self._now = now
         self._key_file = Path(engine.api_key_file) if engine.api_key_file else None
-        self._tls = engine_tls(engine)
+        self.tls = engine_tls(engine)
+        """how engines are reached by https; None: http"""
         self._pools: dict[str, Pool] = {}
         self._used: dict[str, float] = {}
         """when each pool was last asked for a connection"""
@@ -142,5 +143,5 @@ class EngineClient:
         pool = self._pools.get(address)
         if pool is None:
             host, port = discovery.split_address(address, 0)
-            pool = self._pools[address] = Pool(host, port, self._now, self._tls)
+            pool = self._pools[address] = Pool(host, port, self._now, self.tls)
         return pool
