@@ -25,7 +25,8 @@ class PolicyReconciler:
         self._observed = observed
         self._records = records
         self._wake_later = wake_later
-        self._written: dict[Key, tuple[Document, float]] = {}
+        self._written: dict[Key, tuple[str, Document, float]] = {}
+        """of each SchedulingPolicy its uid, the status written last, and when"""
 
     async def reconcile(self, key: Key) -> None:
         """Write the status of one SchedulingPolicy, if it changed. Raises ApiError."""
@@ -34,7 +35,9 @@ class PolicyReconciler:
             self._written.pop(key, None)
             return
         now = asyncio.get_running_loop().time()
-        before, at = self._written.get(key, (document.get("status") or {}, float("-inf")))
+        uid, before, at = self._written.get(key, ("", {}, float("-inf")))
+        if uid != document["metadata"]["uid"]:  # not written yet, or the name is used anew
+            uid, before, at = document["metadata"]["uid"], document.get("status") or {}, float("-inf")
         users = {user.name: self._behind(user, document) for user in self._observed.users(key)}
         if any(why is None for why in users.values()):
             return  # just started: the users' first rounds wake us
@@ -47,11 +50,11 @@ class PolicyReconciler:
         if delay > 0:
             self._wake_later(key, delay)
             return
-        metadata = {"name": key.name, "namespace": key.namespace, "uid": document["metadata"]["uid"]}
+        metadata = {"name": key.name, "namespace": key.namespace, "uid": uid}
         await self._kube.apply_status(
             {"apiVersion": API_VERSION, "kind": "SchedulingPolicy", "metadata": metadata, "status": made}
         )
-        self._written[key] = (made, now)
+        self._written[key] = (uid, made, now)
 
     def _behind(self, user: Key, policy: Mapping[str, Any]) -> str | None:
         """Return why a user does not schedule by the policy yet; empty: it does; None: not known yet."""

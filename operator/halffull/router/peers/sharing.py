@@ -136,7 +136,7 @@ class Sharing:
         if self.links and replica.signals is not None:
             self._send(framed(self._scrape(replica, replica.signals_at)))
 
-    # --- for `peer_link`
+    # --- for `link`
 
     def ready(self, link: Link) -> None:
         """A peer has proved itself: tell it everything. Of two streams the one stays that the greater name dialed."""
