@@ -19,6 +19,7 @@ OPTIONS = {
     "engine --metrics-lag -1": "--metrics-lag: -1 is not allowed; allowed: 0 or more",
     "engine --speedup nan": "--speedup: 'nan' is not a finite number",
     "engine --kv-events-config {": "--kv-events-config is not JSON",
+    "crds --output /dev/null/crds": "--output: [Errno 20] Not a directory: '/dev/null/crds'",
     "load --model m --url ftp://host": "--url: 'ftp://host' is not allowed; allowed: http://... or https://...",
     "load --model m --rate fast": "--rate: 'fast' is not a number",
     "load --model m --stream-share 2": "--stream-share: 2 is not allowed; allowed: 0 to 1",
@@ -26,6 +27,7 @@ OPTIONS = {
     "load --model m --json nowhere/x.json": "--json: there is no folder nowhere",
     "load --model m --trace nowhere.csv": "nowhere.csv: No such file or directory",
     "simulate --jobs 0": "--jobs: 0 is not allowed; allowed: 1 or more",
+    "simulate --optimum 0": "--optimum: 0 is not allowed; allowed: 1 or more",
     "simulate --json .": "--json: . is a folder",
     "simulate --policies sla": "contenders[0].scheduling.policy: 'sla' is not allowed; allowed: 'random', ",
     "simulate --policies sal/fcfs/none/x": "--policies: 'sal/fcfs/none/x' is not allowed; allowed: POLICY[/ORDERING[/GATE]]",
@@ -88,6 +90,13 @@ def test_an_operator_without_a_cluster() -> None:
 
     assert status == 2
     assert line.startswith("halffull operator: /nowhere/config: ")
+
+
+def test_an_engine_without_its_certificate() -> None:
+    status, line = ended("engine", "--port", "0", "--ssl-certfile", "none.pem")
+
+    assert status == 1
+    assert line.startswith("halffull engine: --ssl-certfile none.pem with its key cannot be used: ")
 
 
 def test_a_router_whose_port_is_taken() -> None:

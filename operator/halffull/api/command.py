@@ -17,7 +17,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         sys.stdout.write("---\n".join(files().values()))
         return 0
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    for name, text in files().items():
-        (arguments.output / name).write_text(text, encoding="utf-8")
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        for name, text in files().items():
+            (arguments.output / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        sys.stderr.write(f"halffull crds: --output: {error}\n")
+        return 2
     return 0

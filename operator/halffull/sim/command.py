@@ -222,5 +222,8 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     if arguments.ssl_certfile is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(arguments.ssl_certfile, arguments.ssl_keyfile)
+    try:
+        context.load_cert_chain(arguments.ssl_certfile, arguments.ssl_keyfile)
+    except OSError as error:
+        raise OSError(f"--ssl-certfile {arguments.ssl_certfile} with its key cannot be used: {error}") from error
     return context

@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--goodput", action="store_true", help="search the largest load at which the objective is met")
     output.add_argument(
         "--optimum",
-        type=int,
+        type=flags.count,
         nargs="?",
         const=8,
         metavar="N",
