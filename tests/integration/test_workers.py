@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -70,3 +73,23 @@ def test_a_worker_that_dies_is_started_again(router: Running) -> None:
     until(lambda: len(children(router)) == 2 and dead not in children(router) and readiness(router) == 200)
 
     assert [ask(router) for _ in range(10)] == [1] * 10
+
+
+def test_a_port_that_is_taken_is_told_in_a_sentence_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        where = ("--host", "127.0.0.1", "--port", port, "--admin-port", "0")
+        ended = subprocess.run(
+            [sys.executable, "-m", "halffull", "router", "--config", "x", "--workers", "2", *where],
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"halffull router: --host 127.0.0.1 --port {port} --admin-port 0: ")
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,9 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from halffull.api import flags
 from halffull.api.router_config import EngineTarget
@@ -139,8 +141,15 @@ def run(arguments: argparse.Namespace) -> int:
     async def serve() -> int:
         return await Router(options).run()
 
+    return _until_ended(serve, arguments, asyncio.Runner(loop_factory=Loop))
+
+
+def _until_ended(
+    serve: Callable[[], Coroutine[Any, Any, int]], arguments: argparse.Namespace, runner: asyncio.Runner
+) -> int:
+    """Serve until told to stop; return the exit status, 1 where an address cannot be had."""
     try:
-        with asyncio.Runner(loop_factory=Loop) as runner:
+        with runner:
             return runner.run(serve())
     except OSError as error:
         place = f"--host {arguments.host} --port {arguments.port} --admin-port {arguments.admin_port}"
@@ -172,16 +181,16 @@ def _run_workers(arguments: argparse.Namespace) -> int:
         arguments.port,
         arguments.admin_port,
         arguments.ready_file,
-        arguments.admin_token_file,
-        arguments.peer_port,
-        arguments.record,
-        passed,
+        admin_token_file=arguments.admin_token_file,
+        peer_port=arguments.peer_port,
+        record=arguments.record,
+        arguments=passed,
     )
 
     async def serve() -> int:
         return await Workers(place, arguments.workers).run()
 
-    return asyncio.run(serve())
+    return _until_ended(serve, arguments, asyncio.Runner())
 
 
 def _peering(arguments: argparse.Namespace) -> Peering | None:
@@ -189,13 +198,13 @@ def _peering(arguments: argparse.Namespace) -> Peering | None:
     if not (arguments.peer_service or arguments.peers or arguments.peer_port is not None or arguments.peer_socket):
         return None
     return Peering(
-        arguments.peer_token_file,
-        arguments.peer_port,
-        arguments.peer_socket,
-        arguments.peer_service,
-        peering.addresses(arguments.peers or ""),
-        arguments.peer_first_port,
-        arguments.peer_processes,
+        token_file=arguments.peer_token_file,
+        port=arguments.peer_port,
+        listening=arguments.peer_socket,
+        service=arguments.peer_service,
+        fixed=peering.addresses(arguments.peers or ""),
+        first_port=arguments.peer_first_port,
+        processes=arguments.peer_processes,
     )
 
 

@@ -59,7 +59,8 @@ class Workers:
     def __init__(self, place: Place, count: int) -> None:
         self._place = place
         self._count = count
-        self._folder = Path(tempfile.mkdtemp(prefix="halffull-workers-"))
+        self._scratch = tempfile.TemporaryDirectory(prefix="halffull-workers-")
+        self._folder = Path(self._scratch.name)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
 
@@ -68,7 +69,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        with _reserved(self._place.host, self._place.port) as port:
+        with self._scratch, _reserved(self._place.host, self._place.port) as port:
             runner = web.AppRunner(self._admin(), access_log=None)
             await runner.setup()
             await web.TCPSite(runner, self._place.host, self._place.admin_port).start()
@@ -77,9 +78,6 @@ class Workers:
             statuses = await asyncio.gather(*keepers)
             announcing.cancel()
             await runner.cleanup()
-        for left in self._folder.iterdir():
-            left.unlink()
-        self._folder.rmdir()
         return next((status for status in statuses if status), 0)
 
     def _stop(self) -> None:
