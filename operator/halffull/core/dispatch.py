@@ -132,7 +132,7 @@ class Dispatcher:
         replica = exchange.replica
         self._release(exchange, now)
         if replica is not None and fault is not None:
-            self._blame(replica, fault, now, 0.0)
+            self._blame(replica, fault, failure.message, now)
         self._fail(exchange, failure)
         return self.release(now)
 
@@ -146,7 +146,7 @@ class Dispatcher:
         replica = exchange.replica
         self._release(exchange, now)
         if replica is not None:
-            self._blame(replica, fault, now, pause_s)
+            self._blame(replica, fault, failure.message, now, pause_s)
             exchange.avoid |= {replica.name}
         spent = fault.treatment.blame is Blame.BUSY and not self._budget.take(now)
         if spent or exchange.attempts - exchange.moves >= self._limits.attempts or not exchange.request.resendable:
@@ -363,13 +363,13 @@ class Dispatcher:
             self._admission.began(now)
         self.queue.push(exchange, self.at(now))
 
-    def _blame(self, replica: Replica, fault: Fault, now: float, pause_s: float) -> None:
+    def _blame(self, replica: Replica, fault: Fault, why: str, now: float, pause_s: float = 0.0) -> None:
         health, blame = replica.health, fault.treatment.blame
         if blame is Blame.BUSY:
             health.refused(now, pause_s)
         elif blame is Blame.FAILED and health.failed(now) and self._may_take_out(replica):
             health.take_out(now)
-            self._note(replica, fault.treatment.message)
+            self._note(replica, why)
         self.refresh(replica, now)
 
     def _may_take_out(self, replica: Replica) -> bool:
