@@ -8,6 +8,7 @@ import json
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -122,8 +123,16 @@ def _answer(answer: bytes | Exception) -> RouterAnswer:
         return RouterAnswer(error=f"status unknown: {type(answer).__name__}")
     try:
         document = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
+    return RouterAnswer(document) if _is_status(document) else RouterAnswer(error="status unknown: not that of a router")
+
+
+def _is_status(document: Any) -> bool:
+    """Whether an answer has the form of a router's `/status`, as far as it is read here."""
     if not isinstance(document, dict):
-        return RouterAnswer(error="status unknown: not a JSON object")
-    return RouterAnswer(document)
+        return False
+    config, queue, replicas = (document.get(part) or {} for part in ("config", "queue", "replicas"))
+    if not isinstance(config, dict) or not isinstance(queue, dict):
+        return False
+    return not replicas or (isinstance(replicas, list) and all(isinstance(row, dict) for row in replicas))

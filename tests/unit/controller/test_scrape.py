@@ -1,11 +1,15 @@
-"""How the operator calls the engines of a ModelDeployment."""
+"""How the operator calls the engines and routers of a ModelDeployment, and what it takes for an answer."""
 
 import ssl
 
+import aiohttp
 import certifi
 import pytest
+from aiohttp import web
 
-from halffull.controller.scrape import Credentials
+from halffull.controller.endpoints import Endpoint
+from halffull.controller.metrics import Metrics
+from halffull.controller.scrape import Credentials, Scraper
 
 
 def test_a_bundle_of_authorities_may_have_names_in_any_language_between_its_certificates() -> None:
@@ -20,3 +24,34 @@ def test_a_bundle_of_authorities_may_have_names_in_any_language_between_its_cert
 def test_an_authority_that_is_no_certificate_is_refused() -> None:
     with pytest.raises(ssl.SSLError):
         Credentials("https", ca="Sağlayıcısı").tls()
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ('{"config":{"hash":"a"},"queue":{"requests":1},"replicas":[{"name":"r"}]}', True),
+        ('{"config":{"hash":null},"queue":null,"replicas":[]}', True),
+        ("[]", False),
+        ('{"config":"a"}', False),
+        ('{"queue":[1]}', False),
+        ('{"replicas":{"r":{}}}', False),
+        ('{"replicas":["r"]}', False),
+        ("[" * 100_000, False),
+    ],
+)
+async def test_only_what_has_the_form_of_a_status_is_taken_for_one(said: str, taken: bool) -> None:
+    async def status(_: web.Request) -> web.Response:
+        return web.Response(text=said)
+
+    app = web.Application()
+    app.router.add_get("/status", status)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    async with aiohttp.ClientSession() as session:
+        answers = await Scraper(session, Metrics()).routers([Endpoint("r", host, port, ready=True)], Credentials())
+    await runner.cleanup()
+
+    assert (answers["r"].document is not None) is taken
+    assert bool(answers["r"].error) is not taken
