@@ -5,7 +5,7 @@ The controller reads them from the API server, `halffull up` from YAML or JSON; 
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -114,8 +114,6 @@ class Metadata(BaseModel):
 
 class Resource(Document):
     """What both resources have."""
-
-    MAX_NAME: ClassVar = 253
 
     api_version: Literal["halffull.dev/v1alpha1"] = "halffull.dev/v1alpha1"
     metadata: Metadata

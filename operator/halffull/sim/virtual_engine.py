@@ -39,7 +39,6 @@ class VirtualEngine:
         self.long = False
         """the run under way has several steps: `catch_up` may have something to do"""
         self.down = False
-        self.busy_seconds = 0.0
         self.tokens = 0
         """tokens generated, recomputed ones not counted again"""
         self.prefilled = 0
@@ -91,7 +90,6 @@ class VirtualEngine:
         """End the run under way; the books grow by what it decoded and has not been counted."""
         outcome = self.model.finish()
         self.ends = None
-        self.busy_seconds += now - self._began
         self.tokens += outcome.decoded_tokens + len(outcome.prefilled)
         self.prefilled += outcome.prefill_tokens
         self.token_seconds += (now - self._began) * outcome.decoded_tokens / outcome.steps
