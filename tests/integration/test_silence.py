@@ -123,7 +123,7 @@ async def test_streams_of_an_engine_that_is_out_before_it_is_found_silent_go_on_
     assert {code for _, _, code in answers} == {""}
     assert [len(text.split()) for _, text, _ in answers] == [400] * 8 + [4] * (len(asked) - 8)
     assert status(router)["requests"]["continued"] == 4
-    assert "is out: The engine could not be reached: Connection refused." in router.log.read_text()
+    assert "is out: The engine could not be reached: " in router.log.read_text()
 
 
 async def test_a_started_stream_that_may_not_go_on_ends_with_an_error(fleet: tuple[Running, list[Running]]) -> None:
