@@ -15,6 +15,7 @@ from halffull.core.values import Signals
 from halffull.router.proxy import Proxy
 from halffull.router.signals.scrape import Plan
 from halffull.router.sources.engine_client import FAILURES
+from halffull.router.supervision import RESTART_S
 
 LOG = logging.getLogger(__name__)
 LOOK_S = 2.0
@@ -77,7 +78,11 @@ class Inspector:
             if health.verdict is Verdict.OUT and left_s > 0 and not health.silent:
                 await asyncio.sleep(min(left_s, BETWEEN_S))
             else:
-                await self._inspect(replica, health.verdict)
+                try:
+                    await self._inspect(replica, health.verdict)
+                except Exception:  # a fault of ours must not leave it out for good
+                    LOG.exception("looking at replica %s failed in an unexpected way; again", replica.name)
+                    await asyncio.sleep(RESTART_S)
 
     async def _inspect(self, replica: Replica, verdict: Verdict) -> None:
         """Look at a replica that is suspected, or at one that is out: its time has come, or the streams that it holds fell silent.
