@@ -185,6 +185,38 @@ async def test_sigterm_lets_streams_end_and_goes_on_accepting(
         assert await asyncio.to_thread(process.process.wait, 60) == 0
 
 
+async def test_what_outlives_the_drain_ends_with_an_error(
+    tmp_path: Path, engines: list[Running], eventually: Eventually
+) -> None:
+    """One streams, one is answered in full, one waits in the queue: each is told."""
+    path = tmp_path / "router.json"
+    limits = {"gate": "limit", "parameters": {"limit": {"maxInFlight": 2}}}
+    write_config(path, [address(engines[0])], scheduling=limits, router={"drain": {"acceptSeconds": 0, "seconds": 0.3}})
+    with running(tmp_path / "router", "router", "--config", str(path)) as process:
+        url = f"{process.url}/v1/completions"
+        body = {"model": "m", "prompt": "x", "max_tokens": 8000, "ignore_eos": True}
+
+        async def ask(session: aiohttp.ClientSession, **fields: Any) -> tuple[int, str, str]:
+            async with session.post(url, json=body | fields) as answer:
+                return answer.status, answer.headers.get("x-halffull-reason", ""), await answer.text()
+
+        def held() -> tuple[int, int]:
+            document = status(process)
+            return document["replicas"][0]["inFlight"], document["queue"]["requests"]
+
+        async with aiohttp.ClientSession() as session:
+            asked = [asyncio.create_task(ask(session, stream=True)), asyncio.create_task(ask(session))]
+            await asyncio.to_thread(eventually, lambda: held() == (2, 0))
+            asked.append(asyncio.create_task(ask(session)))
+            await asyncio.to_thread(eventually, lambda: held() == (2, 1))
+            process.process.send_signal(signal.SIGTERM)
+            streamed, *plain = await asyncio.gather(*asked)
+        assert await asyncio.to_thread(process.process.wait, 60) == 0
+    assert [answer[:2] for answer in plain] == [(503, "shutting_down")] * 2
+    assert streamed[0] == 200
+    assert "The router shuts down" in streamed[2].split("\n\n")[-3]
+
+
 # --- faults
 
 

@@ -109,7 +109,7 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule(data=st.data(), fault=st.none() | st.sampled_from(Fault))
     def break_off(self, data: Any, fault: Fault | None) -> None:
-        if exchange := self.pick(data, Phase.STREAMING):
+        if exchange := self.pick(data, Phase.QUEUED, Phase.CONNECTING, Phase.WAITING, Phase.STREAMING):
             self.carry_out(self.dispatcher.broken(exchange, BUSY, self.now, fault))
             assert exchange.phase is Phase.FAILED
 

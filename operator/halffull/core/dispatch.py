@@ -128,8 +128,9 @@ class Dispatcher:
         return self._done(exchange, now)
 
     def broken(self, exchange: Exchange, failure: Failure, now: float, fault: Fault | None = None) -> list[Exchange]:
-        """The exchange ends with a failure and is not tried again; `fault`: it is the replica's."""
+        """The exchange, which may wait, ends with a failure and is not tried again; `fault`: it is the replica's."""
         replica = exchange.replica
+        self.queue.leave(exchange)
         self._release(exchange, now)
         if replica is not None and fault is not None:
             self._blame(replica, fault, failure.message, now)

@@ -340,6 +340,7 @@ class Router:
             await self._pause(TICK_S)
         if proxy.passages:
             LOG.warning("drain ends with %d unfinished requests", len(proxy.passages))
+            proxy.end()
         proxy.close_idle()
         await asyncio.sleep(TICK_S)  # closed connections still write what they hold
 

@@ -345,10 +345,9 @@ class Passage:
         self._leave(failure.reason.status, failure.reason.header)
         self._proxy.answer(self._client, self._head, failure, self.request_id)
 
-    def expire(self) -> None:
-        """The request took longer than it may."""
+    def expire(self, failure: Failure) -> None:
+        """The request took longer than it may, or than the router lives: it ends with an error, wherever it is."""
         proxy, exchange = self._proxy, self.exchange
-        failure = Failure(Reason.REQUEST_TIMEOUT, f"The request took longer than {proxy.settings.request_s:g} s.")
         if self._flowing:
             self._break(failure)
         elif exchange is not None and not exchange.phase.ended:

@@ -137,6 +137,13 @@ class Proxy:
         if self._server is not None:
             self._server.close()
 
+    def end(self) -> None:
+        """The router ends, and with it all requests; those of the queue first, so that none of them is sent any more."""
+        failure = Failure(Reason.SHUTTING_DOWN, "The router shuts down before this request is done.", retry_after_s=1)
+        queued = [one for one in self.passages if one.exchange is not None and one.exchange.phase is Phase.QUEUED]
+        for passage in [*queued, *self.passages]:
+            passage.expire(failure)
+
     def close_idle(self) -> None:
         """Close the connections of clients that wait for nothing."""
         for client in [client for client in self.clients if client.idle]:
@@ -183,8 +190,9 @@ class Proxy:
         self._deadlines_seen = now
         for client in [client for client in self.clients if client.deadline <= now]:
             client.expired()
+        late = Failure(Reason.REQUEST_TIMEOUT, f"The request took longer than {self.settings.request_s:g} s.")
         for passage in [passage for passage in self.passages if passage.deadline <= now]:
-            passage.expire()
+            passage.expire(late)
         self.engines.prune(now)
 
     def names(self) -> list[str]:
