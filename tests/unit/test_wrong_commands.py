@@ -14,6 +14,7 @@ OPTIONS = {
     "up x.yaml --admin-port -1": "--admin-port: -1 is not allowed; allowed: 0 to 65535",
     "router --workers 0": "--workers: 0 is not allowed; allowed: 1 or more",
     "router --config x --config-map y": "give --config or --config-map, not both",
+    "router --config x --workers 2 --peers a:1 --admin-socket y": "--admin-socket, --peers: not with --workers",
     "router": "give --config FILE, or --namespace NS and --config-map NAME",
     "engine --port eighty": "--port: 'eighty' is not a whole number",
     "engine --metrics-lag -1": "--metrics-lag: -1 is not allowed; allowed: 0 or more",

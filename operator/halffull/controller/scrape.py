@@ -125,7 +125,9 @@ def _answer(answer: bytes | Exception) -> RouterAnswer:
         document = json.loads(answer)
     except (ValueError, RecursionError):
         document = None
-    return RouterAnswer(document) if _is_status(document) else RouterAnswer(error="status unknown: not that of a router")
+    return (
+        RouterAnswer(document) if _is_status(document) else RouterAnswer(error="status unknown: not that of a router")
+    )
 
 
 def _is_status(document: Any) -> bool:

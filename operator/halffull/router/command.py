@@ -21,6 +21,8 @@ from halffull.router.sources import kube
 from halffull.router.workers import Place, Workers
 
 LOG = logging.getLogger(__name__)
+LONE = ("admin_socket", "peers", "peer_socket", "reuse_port")
+"""options that each of several workers has from its parent"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +108,11 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write("halffull router: give --config or --config-map, not both\n")
         return 2
     if arguments.workers > 1:
+        if lone := [f"--{name.replace('_', '-')}" for name in LONE if getattr(arguments, name)]:
+            sys.stderr.write(
+                f"halffull router: {', '.join(lone)}: not with --workers, who have this from their parent\n"
+            )
+            return 2
         return _run_workers(arguments)
     source: ConfigMap | Path
     try:
