@@ -205,10 +205,12 @@ class Leader:
         while True:
             await asyncio.sleep(RESYNC_S)
             try:
-                await self._picture.refresh(self._kube, self._options.scopes)
+                woken = await self._picture.refresh(self._kube, self._options.scopes)
             except ApiError as error:
                 LOG.warning("cannot list anew: %s", error)
                 continue
+            for item in woken:  # what went while no watch ran is seen only here, and is not among what there is
+                self._queue.wake(item)
             self._records.distrust()
             self._wake_all()
 

@@ -37,8 +37,8 @@ class Observed:
     policies: dict[Key, Document] = field(default_factory=dict)
     """SchedulingPolicies"""
     children: defaultdict[Key, dict[Ref, Child]] = field(default_factory=lambda: defaultdict(dict))
-    _slices: defaultdict[Key, dict[str, Document]] = field(default_factory=lambda: defaultdict(dict))
-    """by Service"""
+    _slices: dict[Key, dict[str, Document]] = field(default_factory=dict)
+    """by Service; of those that have any"""
     _adopters: defaultdict[Key, set[Key]] = field(default_factory=lambda: defaultdict(set))
     """ModelDeployments whose engine Service lists a pod"""
     _pods: dict[Key, set[Key]] = field(default_factory=dict)
@@ -85,10 +85,13 @@ class Observed:
         metadata = document["metadata"]
         owner = Key(metadata["namespace"], metadata["labels"][OWNER_LABEL])
         service = Key(metadata["namespace"], metadata["labels"].get(SERVICE_LABEL, ""))
+        slices = self._slices.setdefault(service, {})
         if kind == "DELETED":
-            self._slices[service].pop(metadata["name"], None)
+            slices.pop(metadata["name"], None)
         else:
-            self._slices[service][metadata["name"]] = document
+            slices[metadata["name"]] = document
+        if not slices:
+            del self._slices[service]
         if service.name != engine_service(owner.name):
             return {owner}
         return {owner} | self._adopt(owner)
@@ -96,8 +99,10 @@ class Observed:
     def _adopt(self, owner: Key) -> set[Key]:
         """Note which pods `owner` has now; return who shares, or shared, a pod with it."""
         before = self._pods.get(owner, set())
-        after = {Key(owner.namespace, name) for name in _pods(self._slices[service_of(owner)].values())}
+        after = {Key(owner.namespace, name) for name in _pods(self._slices_of(service_of(owner)))}
         self._pods[owner] = after
+        if not after:
+            del self._pods[owner]
         concerned: set[Key] = set()
         for pod in before - after:
             concerned |= self._adopters[pod]
@@ -123,17 +128,21 @@ class Observed:
         engine = document["spec"]["engine"]
         if engine.get("endpoints"):
             return from_addresses(engine["endpoints"])
-        return from_slices(self._slices[service_of(owner)].values(), "http", engine.get("port", 8000))
+        return from_slices(self._slices_of(service_of(owner)), "http", engine.get("port", 8000))
 
     def routers(self, owner: Key) -> tuple[Endpoint, ...]:
         """Return the routers of a ModelDeployment, with their admin ports."""
         service = Key(owner.namespace, peer_service(owner.name))
-        return from_slices(self._slices[service].values(), "admin", ADMIN_PORT)
+        return from_slices(self._slices_of(service), "admin", ADMIN_PORT)
 
     def sharers(self, owner: Key) -> list[str]:
         """Return the names of other ModelDeployments that adopt a pod of this one."""
         others = {other for pod in self._pods.get(owner, ()) for other in self._adopters[pod]}
         return sorted(other.name for other in others - {owner})
+
+    def _slices_of(self, service: Key) -> Iterable[Document]:
+        """Return the EndpointSlices of a Service."""
+        return self._slices.get(service, {}).values()
 
     def forget(self, owner: Key) -> None:
         """Drop what is known of a ModelDeployment that is gone; its children leave by their own events."""

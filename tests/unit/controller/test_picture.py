@@ -116,6 +116,24 @@ def test_pods_that_two_adopt_wake_both() -> None:
     assert seen.observed.sharers(Key("n", "a")) == []
 
 
+def test_nothing_is_kept_of_names_that_come_and_go() -> None:
+    seen = picture()
+    for number in range(10):
+        name, version = f"a{number}", 10 * number
+        seen.take("ModelDeployment", "ADDED", resource(name, version + 1, **ENGINE))
+        seen.take("Service", "ADDED", child(f"{name}-engines", version + 2, owner=name))
+        seen.take("EndpointSlice", "ADDED", slice_of(name, version + 3, "x"))
+        assert seen.observed.engines_of(Key("n", name), resource(name, 0, **ENGINE))
+        seen.take("ModelDeployment", "DELETED", resource(name, version + 4, **ENGINE))
+        seen.take("EndpointSlice", "DELETED", slice_of(name, version + 5, "x"))
+        seen.take("Service", "DELETED", child(f"{name}-engines", version + 6, owner=name))
+        assert seen.observed.routers(Key("n", name)) == ()
+        seen.observed.forget(Key("n", name))
+
+    assert seen.observed == Observed()
+    assert seen._seen == {}
+
+
 def test_a_list_mends_what_the_watch_missed() -> None:
     seen = picture()
     seen.take("ModelDeployment", "ADDED", resource("stays", 1, **ENGINE))

@@ -6,8 +6,11 @@ from typing import Any
 import looptime
 
 from halffull.controller import app
+from halffull.controller.child import Settings
 from halffull.controller.leader import LeaseLock
 from halffull.controller.metrics import Metrics
+from halffull.controller.names import Key
+from halffull.controller.picture import Item
 
 Document = dict[str, Any]
 
@@ -49,3 +52,34 @@ def test_a_term_that_fails_is_followed_by_another(monkeypatch, caplog):
     assert terms == ["one"] * 3
     assert kube.lease["spec"]["holderIdentity"] == "", "given back at the end"
     assert caplog.text.count("a term as leader failed") == 2
+
+
+class Lists:
+    """The calls of `Kube` by which a term begins: a ModelDeployment that is there at the first list only."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def snapshot(self, kind: str, namespace: str | None = None, *, labels: str | None = None) -> Any:
+        if kind != "ModelDeployment":
+            return 1, []
+        self.asked += 1
+        metadata = {"name": "d", "namespace": "n", "uid": "u", "generation": 1, "resourceVersion": "1"}
+        return self.asked, [{"metadata": metadata, "spec": {}}] if self.asked == 1 else []
+
+
+def test_what_was_deleted_while_no_watch_ran_is_worked_on_at_the_next_list():
+    worked: list[tuple[float, Item]] = []
+
+    class Term(app.Leader):
+        async def _watch(self, tasks: object) -> None:
+            await asyncio.sleep(1.5 * app.RESYNC_S)
+
+        async def _work(self, item: Item) -> None:
+            worked.append((asyncio.get_running_loop().time(), item))
+
+    options = app.Options(Settings("image"), "one", Key("halffull", "operator"))
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        runner.run(Term(options, Lists(), Metrics()).run())  # type: ignore[arg-type]
+
+    assert [at for at, item in worked if item.kind == "ModelDeployment"] == [0, app.RESYNC_S]
