@@ -100,6 +100,8 @@ class Page:
     """when its metrics were last read"""
     last_at: float = 0.0
     last: Reading = field(default_factory=Reading)
+    told: Signals | None = None
+    """its last metrics that could be read: a process that starts anew cannot be asked for a while"""
     evidence: tuple[Interval, ...] = ()
     looks: tuple[Look, ...] = ()
     moved_at: float = 0.0
@@ -243,7 +245,8 @@ def rebalance(fleet: Fleet, now: float, settings: Settings | None = None) -> tup
 def _read(page: Page, reading: Reading, now: float, limits: Settings) -> Page:
     """Return the page with what happened since its last reading."""
     evidence, before, after = page.evidence, page.last.signals, reading.signals
-    if restarted(before, after):
+    anew = restarted(page.told, after)
+    if anew:
         evidence = ()
     elif before is not None and after is not None:
         in_flight = (page.last.in_flight or 0, reading.in_flight or 0)
@@ -257,11 +260,12 @@ def _read(page: Page, reading: Reading, now: float, limits: Settings) -> Page:
     still = page.looks and (look.made, look.seen) == (page.looks[-1].made, page.looks[-1].seen)
     moved_at = page.moved_at if still and (look.held or look.booked) else now
     looks = kept(page.looks, look)
-    if restarted(before, after):  # another process: what the last one was suspended for is over
+    if anew:  # another process: what the last one was suspended for is over
         page = replace(page, suspended_at=-inf if page.suspended else page.suspended_at)
         looks = looks[-1:]
-    read_at = now if after is not None else page.read_at
-    return replace(page, read_at=read_at, last_at=now, last=reading, evidence=evidence, looks=looks, moved_at=moved_at)
+    if after is not None:
+        page = replace(page, read_at=now, told=after)
+    return replace(page, last_at=now, last=reading, evidence=evidence, looks=looks, moved_at=moved_at)
 
 
 def _look(reading: Reading, now: float) -> Look:
@@ -301,9 +305,8 @@ def _suspend(
         changes.append(Change(name, page.weight, page.weight, "is tried again with one request", Act.RESUMED))
     out = sum(bool(page.suspended) or page.last.down for page in pages.values())
     for name, page in pages.items():
-        patience_s = (
-            PREFILL_FACTOR * page.last.prefill_s
-        )  # an engine that counts a prompt at its end is silent until then
+        # an engine that counts a prompt at its end is silent until then
+        patience_s = PREFILL_FACTOR * page.last.prefill_s
         stuck = findings[name].stuck if now - page.moved_at >= patience_s else ""
         why = stuck or (findings[name].lie if limits.suspend_liars else "")
         if not why or page.suspended or not page.looks:

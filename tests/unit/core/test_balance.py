@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from halffull.core.balance import Fleet, Mark, Reading, Settings, carried, observe, rebalance
+from halffull.core.balance import Act, Fleet, Mark, Reading, Settings, carried, observe, rebalance
 from halffull.core.values import Signals
 
 
@@ -231,3 +231,27 @@ def test_counters_that_lied_for_a_while_do_not_make_a_replica_look_fast():
     _, _, changes = rounds(Fleet(), {"a": steady(1), "b": lying}, seconds=600)
 
     assert changes == []
+
+
+def test_an_engine_that_comes_back_after_silence_as_another_process_is_tried_at_once_and_without_old_evidence():
+    """As every restart looks: for a while nothing answers."""
+
+    def b(now: float) -> Reading:
+        if now < 100:
+            return working(now, 0.5)
+        if now < 140:
+            return Reading(
+                Signals(running=8, prompt_tokens=50_000, generation_tokens=5_000), in_flight=8, seen_tokens=9
+            )
+        return Reading(in_flight=0, seen_tokens=9) if now < 160 else working(now - 159, 1)
+
+    def a(now: float) -> Reading:
+        return working(now, 1)
+
+    state, decision, _ = rounds(Fleet(), {"a": a, "b": b}, seconds=155)
+    assert list(decision.suspended) == ["b"]
+
+    _, decision, changes = rounds(state, {"a": a, "b": b}, start=160, seconds=0)
+    assert decision.suspended == {}
+    assert [(change.replica, change.act) for change in changes] == [("b", Act.RESUMED)]
+    assert decision.speeds["b"] is None, "the evidence was about another process"
