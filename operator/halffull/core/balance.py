@@ -311,8 +311,7 @@ def _suspend(
         why = stuck or (findings[name].lie if limits.suspend_liars else "")
         if not why or page.suspended or not page.looks:
             continue
-        if not page.last.down:
-            out += 1
+        out += not page.last.down
         if 2 * out > len(pages):
             break
         again = page.suspended_at is not None and now - page.suspended_at < 2 * limits.back_last_s
