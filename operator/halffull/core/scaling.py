@@ -33,7 +33,9 @@ class Sample:
     demand: float
     """in replicas"""
     whole: bool
-    """whether every replica told; else there may be more"""
+    """whether every replica told how full it is; else there may be more"""
+    told: bool = True
+    """whether any did; else it is not known how much of a replica what waits is"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,17 @@ class Demand:
 
 
 def demand(signals: Mapping[str, Signals | None], queued: int) -> float:
-    """Return the demand in replicas; `signals` of those that should serve, `queued`: requests that wait in routers."""
+    """Return the demand in replicas; `signals` of those that should serve, `queued`: requests that wait in routers.
+
+    Where none tells, as while the first one starts, what waits is taken for one replica's, however much it is.
+    """
     told = [each for each in signals.values() if each is not None]
+    if not told:
+        return float(queued > 0)
     used = sum(each.kv_usage or 0.0 for each in told)
     waiting = queued + sum(each.waiting or 0.0 for each in told)
     running = sum(each.running or 0.0 for each in told)
-    return used + waiting / max(running / max(len(told), 1), 1.0)
+    return used + waiting / max(running / len(told), 1.0)
 
 
 def scaled(
@@ -68,11 +75,13 @@ def scaled(
     From zero the first request that waits asks for one replica at once.
     """
     limits = settings or Settings()
-    sample = Sample(now, demand(signals, queued), whole=all(each is not None for each in signals.values()))
+    told = [each for each in signals.values() if each is not None]
+    full = [each for each in told if each.kv_usage is not None or not each.running]
+    sample = Sample(now, demand(signals, queued), whole=len(full) == len(signals), told=bool(told))
     samples = (*(s for s in state.samples if now - s.at <= limits.down_s), sample)
     if current == 0:
         return Demand(samples, 1 if queued else 0)
-    recent = [s.demand for s in samples if now - s.at <= limits.up_s]
+    recent = [s.demand if s.told else 0.0 for s in samples if now - s.at <= limits.up_s]
     since = now - samples[0].at
     desired = current
     if since >= limits.up_s and (up := ceil(min(recent) / limits.high)) > current:

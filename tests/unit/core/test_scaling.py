@@ -29,7 +29,7 @@ def rounds(
 def test_demand_is_memory_in_use_and_what_waits_over_what_an_engine_runs() -> None:
     assert demand({"a": engine(0.5), "b": engine(0.25)}, queued=0) == 0.75
     assert demand({"a": engine(0.9, running=10, waiting=5), "b": engine(0.9, running=10)}, queued=15) == 1.8 + 2
-    assert demand({"a": None}, queued=3) == 3
+    assert demand({"a": None}, queued=3) == 1
     assert demand({}, queued=0) == 0
 
 
@@ -69,8 +69,21 @@ def test_an_idle_fleet_goes_to_none_and_the_first_request_brings_one() -> None:
     assert set(seen) == {0}
     state, seen = rounds(state, [], 0, start=470, seconds=5, queued=7)
     assert seen == [1, 1]
-    _, seen = rounds(
-        state, [], 1, start=480, seconds=200, queued=7
-    )  # the engine starts meanwhile: seven wait, for how many is not known
-    assert seen[0] == 1
-    assert min(seen) == 1
+    # the engine starts meanwhile: seven wait, and what part of it that is cannot be known
+    state, seen = rounds(state, [], 1, start=480, seconds=20, queued=7)
+    assert set(seen) == {1}
+    state, seen = rounds(state, [None], 1, start=505, seconds=200, queued=70)
+    assert set(seen) == {1}
+    _, seen = rounds(state, [engine(0.6, running=70)], 1, start=710, seconds=200)
+    assert set(seen) == {1}
+
+
+def test_engines_that_none_can_ask_are_not_made_more() -> None:
+    state, _ = rounds(Demand(), [engine(0.4), engine(0.4)], 2)
+    assert set(rounds(state, [None, None], 2, start=65, seconds=600, queued=40)[1]) == {2}
+
+
+def test_an_engine_that_runs_requests_and_does_not_tell_its_memory_is_not_idle() -> None:
+    silent = Signals(running=5, waiting=0)
+    assert set(rounds(Demand(), [silent, silent], 2, seconds=900)[1]) == {2}
+    assert rounds(Demand(), [Signals(running=0, waiting=0)], 1, seconds=400)[1][-1] == 0
