@@ -8,6 +8,7 @@ from halffull.engines.base import Dialect
 from halffull.router import passage
 from halffull.router.answers import dialect
 from halffull.router.http.framing import chunk
+from halffull.router.observability.telemetry import Ended
 from halffull.router.requests import prompt
 from in_memory import World
 
@@ -36,6 +37,18 @@ def test_requests(body: bytes) -> None:
     found = prompt.read(body)
     assert isinstance(found, Failure)
     assert found.reason is Reason.INVALID_BODY
+    assert not any(prompt.texts(body))
+
+
+async def test_a_body_that_cannot_be_read_is_refused_while_requests_are_recorded() -> None:
+    told: list[Ended] = []
+    world = World()
+    world.proxy.recording = True
+    world.proxy.witnesses.append(told.append)
+    answer = await world.send(post(b'{"prompt":"\xbb"}'))
+
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert [ended.reason for ended in told] == ["invalid_body"]
 
 
 def test_a_field_that_is_not_utf8_does_not_lose_an_alias() -> None:

@@ -135,6 +135,7 @@ class Upstream(asyncio.Protocol):
         """Called by the parser."""
         if self._complete:
             raise httptools.HttpParserError("bytes after the end of the answer")
+        self._headers = []  # else trailers of the answer before would be among them
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""

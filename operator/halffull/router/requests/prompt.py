@@ -108,7 +108,7 @@ def texts(body: bytes) -> Iterator[str]:
     """The texts of a prompt in order, token ids as text too; nothing where the body is not as the APIs say."""
     try:
         fields = _BODY.decode(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return
     for content in (fields.instructions, fields.system, fields.prompt, fields.input, fields.text):
         yield from _texts(content)
@@ -158,17 +158,20 @@ def _read_loosely(body: bytes) -> Prompt | Failure:
 
 
 def _texts(content: Any) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, _Part):
-        yield content.text or ""
-    elif isinstance(content, int):
-        yield str(content)
-    elif isinstance(content, list):
-        for item in content:
-            yield from _texts(item)
-    elif isinstance(content, dict):
-        yield from _texts(content.get("content") or content.get("text"))
+    """No recursion: however deep what was read is nested, it can be gone through once more."""
+    left = [content]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, _Part):
+            yield item.text or ""
+        elif isinstance(item, int):
+            yield str(item)
+        elif isinstance(item, list):
+            left += reversed(item)
+        elif isinstance(item, dict):
+            left.append(item.get("content") or item.get("text"))
 
 
 def _count(prompt: Prompt, content: Any) -> None:
