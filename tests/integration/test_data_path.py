@@ -177,6 +177,20 @@ async def test_informational_answers_and_bytes_after_the_end_do_not_reach_client
             assert "link" not in headers
 
 
+async def test_trailers_of_an_answer_do_not_become_headers_of_the_next() -> None:
+    async def trailed(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head + b"2\r\n{}\r\n0\r\nset-cookie: of=another\r\nx-checksum: 1\r\n\r\n")
+
+    engine = Engine(trailed, whole(PLAIN))
+    async with world(engine) as w:
+        for expected in (b"{}", PLAIN):
+            _, headers, body = await w.post(CHAT % b"false")
+            assert body == expected
+            assert not headers.keys() & {"set-cookie", "x-checksum"}
+        assert len(engine.tasks) == 1
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "reason"),
     [
@@ -356,3 +370,18 @@ async def test_a_streamed_response_is_continued_where_it_was_made() -> None:
         home = headers["x-halffull-replica"]
         follow = b'{"model":"m","input":"hi","previous_response_id":"resp_1"}'
         assert {(await w.post(follow, "/v1/responses"))[1]["x-halffull-replica"] for _ in range(4)} == {home}
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body"),
+    [("GET /v1/responses/resp_1", b""), ("POST /v1/responses/resp_1/cancel", b""),
+     ("POST /v1/responses/resp_1/cancel", b"{}"), ("GET /v1/responses/resp_1/input_items?limit=2", b"")],
+)  # fmt: skip
+async def test_what_is_asked_of_a_stored_response_goes_where_it_was_made(request_line: str, body: bytes) -> None:
+    async with world(*[Engine(whole(PLAIN)) for _ in range(3)]) as w:
+        w.proxy.remember("resp_1", "r2")
+        for _ in range(3):
+            method, _, target = request_line.partition(" ")
+            asked = post(body, target, b"connection: close\r\n").replace(b"POST", method.encode(), 1)
+            status, headers, _ = parse(await w.raw(asked))
+            assert (status, headers["x-halffull-replica"]) == (200, "r2")

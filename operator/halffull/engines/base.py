@@ -33,6 +33,8 @@ STREAM_ENDS: Mapping[Dialect, tuple[bytes, ...]] = {
 """What closes a stream of server-sent events: OpenAI's data `[DONE]`, else the name of the last event."""
 
 
+STORED = "/v1/responses/"
+"""what begins the path of a stored response; its id follows, then perhaps what is asked of it (`/cancel`)"""
 SEAMLESS = frozenset(
     {
         "model", "stream", "stream_options", "max_tokens", "min_tokens", "ignore_eos", "temperature", "top_p", "top_k",

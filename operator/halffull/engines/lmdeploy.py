@@ -6,7 +6,7 @@ size of its KV cache is not told.
 
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag
-from halffull.engines.base import Adapter, Container, Dialect, Limits, Path
+from halffull.engines.base import STORED, Adapter, Container, Dialect, Limits, Path
 from halffull.engines.exposition import Exposition, Series, total
 
 RUNNING = Series((b"lmdeploy:num_requests_running",))
@@ -47,7 +47,7 @@ LMDEPLOY = Adapter(
         "/v1/encode": Path(streams=False),
         "/pooling": Path(streams=False),
     },
-    prefixes={"/v1/responses/": Path(Dialect.RESPONSES, resendable=False)},
+    prefixes={STORED: Path(Dialect.RESPONSES, resendable=False)},
     admin_paths=frozenset(
         {
             "/sleep",

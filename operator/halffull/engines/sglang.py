@@ -5,7 +5,7 @@ Sources: SGLang's `observability/metrics_collector.py` and `entrypoints/http_ser
 
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag
-from halffull.engines.base import SEAMLESS, Adapter, Container, Continuing, Dialect, Limits, Path
+from halffull.engines.base import SEAMLESS, STORED, Adapter, Container, Continuing, Dialect, Limits, Path
 from halffull.engines.exposition import Exposition, Series, number, product, total
 
 RANK = b"dp_rank"
@@ -97,7 +97,7 @@ SGLANG = Adapter(
             PLAIN,
         ),
     },
-    prefixes={"/v1/responses/": Path(Dialect.RESPONSES, resendable=False)},
+    prefixes={STORED: Path(Dialect.RESPONSES, resendable=False)},
     admin_paths=frozenset(
         {
             "/flush_cache",

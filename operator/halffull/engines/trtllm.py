@@ -6,7 +6,7 @@ ends. `/metrics` is another thing there (JSON that reading consumes): never scra
 
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag
-from halffull.engines.base import Adapter, Container, Dialect, Limits, Path
+from halffull.engines.base import STORED, Adapter, Container, Dialect, Limits, Path
 from halffull.engines.exposition import Exposition, Series, product, ratio
 
 RUNNING = Series((b"trtllm_num_requests_running",))
@@ -47,7 +47,7 @@ TRTLLM = Adapter(
         "/v1/completions": Path(),
         "/v1/responses": Path(Dialect.RESPONSES),
     },
-    prefixes={"/v1/responses/": Path(Dialect.RESPONSES, resendable=False)},
+    prefixes={STORED: Path(Dialect.RESPONSES, resendable=False)},
     admin_paths=frozenset(
         {
             "/release_memory",

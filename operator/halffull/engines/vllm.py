@@ -7,7 +7,7 @@ from typing import Any
 
 from halffull.core.values import Signals
 from halffull.engines.arguments import Flag
-from halffull.engines.base import SEAMLESS, Adapter, Container, Continuing, Dialect, Limits, Path
+from halffull.engines.base import SEAMLESS, STORED, Adapter, Container, Continuing, Dialect, Limits, Path
 from halffull.engines.exposition import Exposition, Series, number, product
 
 RUNNING = Series((b"vllm:num_requests_running",))
@@ -135,7 +135,7 @@ VLLM = Adapter(
     type="vllm",
     signals=signals,
     paths=PATHS,
-    prefixes={"/v1/responses/": STORED_RESPONSE},
+    prefixes={STORED: STORED_RESPONSE},
     admin_paths=ADMIN_PATHS,
     ranks=True,
     kv_events=True,

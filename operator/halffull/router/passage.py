@@ -12,7 +12,7 @@ from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange
 from halffull.core.faults import Blame, Fault
 from halffull.core.values import Request
-from halffull.engines.base import Dialect, Path, aborted, dead
+from halffull.engines.base import STORED, Dialect, Path, aborted, dead
 from halffull.router.answers import dialect, resume
 from halffull.router.answers.answer import Answer
 from halffull.router.answers.dialect import Event
@@ -74,7 +74,8 @@ class Passage:
             return priority
         self._priority = priority
         media_type = head.fields.get(b"content-type") or b"json"
-        if head.method == b"POST" and (media_type.find(b"json") >= 0 or media_type.lower().find(b"json") >= 0):
+        is_json = media_type.find(b"json") >= 0 or media_type.lower().find(b"json") >= 0
+        if is_json and head.method == b"POST" and (self._body or self._kind.resendable):  # cancelling needs no body
             found = prompt.read(self._body)
             if isinstance(found, Failure):
                 return found
@@ -108,7 +109,7 @@ class Passage:
             adapter=proxy.adapter_of(read.model),
             blocks=proxy.blocks(read, self._body) if proxy.dispatcher.policy.reads_prefixes else (),
             block_tokens=max(1, round(BLOCK_BYTES / proxy.ratio.value)),
-            pinned=proxy.maker(read.continues or self._head.path.rpartition("/")[2]),
+            pinned=proxy.maker(read.continues or self._head.path.removeprefix(STORED).partition("/")[0]),
         )
         self.exchange = proxy.dispatcher.arrive(request, self.arrived, self)
         proxy.passages.add(self)
