@@ -87,13 +87,14 @@ class Dispatcher:
         return exchange
 
     def sent(self, exchange: Exchange, now: float) -> None:
-        """The request is on the wire. Where its first token cannot be seen, guess when it comes."""
+        """The request is on the wire; once more where its connection broke. If its first token cannot be seen, guess when it comes."""
         exchange.phase = Phase.WAITING
         exchange.sent_at = now
         replica = exchange.replica
-        if replica is not None:
-            self._redispatch.sent(exchange, replica)
-        if replica is not None and not exchange.request.stream:
+        if replica is None or exchange.presumed:
+            return
+        self._redispatch.sent(exchange, replica)
+        if not exchange.request.stream:
             guess = now + replica.work_left(now) / replica.prefill_rate
             heappush(self._presumptions, (guess, next(self._ticket), exchange, exchange.attempts))
 

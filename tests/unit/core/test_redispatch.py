@@ -147,6 +147,21 @@ def test_a_plain_answer_that_is_taken_to_have_started_ends_where_it_is() -> None
     assert world.tick() == []
 
 
+def test_a_request_that_is_taken_to_have_started_and_goes_out_on_another_connection_waits_there_no_more() -> None:
+    world = World("a", "b", policy="sal")
+    gone, failed = world.send(2, to="a", stream=False)
+    world.tick(5.0)
+    for exchange in (gone, failed):
+        world.dispatcher.sent(exchange, world.now)
+    world.dispatcher.cancel(gone, world.now)
+    world.dispatcher.not_started(failed, Failure(Reason.ENGINE_BROKEN, ""), Fault.LOST, world.now)
+    assert (gone.phase, at(world, [failed])) == (Phase.DONE, ["b"])
+    world.dispatcher.remove(world.replicas["a"])
+
+    assert world.tick() == []
+    assert (gone.phase, at(world, [failed])) == (Phase.DONE, ["b"])
+
+
 def test_a_guess_of_when_an_answer_starts_holds_for_the_replica_that_it_was_made_of() -> None:
     world = World("a", "b", policy="sal")
     plain = world.send(1, to="a", stream=False)[0]
