@@ -309,9 +309,10 @@ class Passage:
     def _continue(self, failure: Failure, fault: Fault) -> bool:
         """Make this request the one that goes on from what the client has; if it cannot, end the answer."""
         continuation = self._continuation
-        if continuation is not None and (missing := continuation.ending()) is not None:  # only its end was lost
+        missing = b"" if self._answer.whole else continuation.ending() if continuation is not None else None
+        if missing is not None:  # only its end was lost
             self._drop_upstream()
-            self._client.write(framing.chunk(missing) if self._chunked else missing)
+            self._client.write(framing.chunk(missing) if self._chunked and missing else missing)
             self._close()
             return False
         if continuation is None or (body := continuation.request()) is None:

@@ -47,6 +47,11 @@ class Answer:
         self._within = False
         """the last piece ended within an event"""
 
+    @property
+    def whole(self) -> bool:
+        """Whether an event has closed the stream, so that nothing is missing but its framing."""
+        return self.closed and bool(self._marks)
+
     def begin(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:
         """Note the head."""
         self.status = status
@@ -91,9 +96,9 @@ class Answer:
             if self._marks is None:
                 self._marks = dialect.ENDS[api]
                 self.closed = not self._marks
-            piece = self._tail + data if self._tail else data  # the event may come in two pieces
+            piece = self._tail + data if self._tail else data  # the event may come in several pieces
             for mark in self._marks:
                 if piece.find(mark) >= 0:
                     self.closed = True
-            self._tail = b"" if data.endswith(b"\n\n") else data[-dialect.LONGEST_END :]
+            self._tail = b"" if data.endswith(b"\n\n") else piece[-dialect.LONGEST_END :]
         return data.count(b"data:")
