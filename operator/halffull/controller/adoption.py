@@ -10,7 +10,7 @@ from typing import Any
 
 from halffull.api.model_deployment import ModelDeployment
 from halffull.controller.child import Settings
-from halffull.controller.kube import Kube
+from halffull.controller.kube import ApiError, Kube
 from halffull.controller.names import OWNER_LABEL
 from halffull.controller.sidecar import SIDECAR_MANAGER, SIDECAR_OF, injection, withdrawal
 
@@ -45,7 +45,7 @@ def account(workload: Mapping[str, Any]) -> str:
 
 
 async def inject(kube: Kube, owner: ModelDeployment, settings: Settings) -> Injected:
-    """Put the sidecar into every workload that the selector selects. Raises ApiError."""
+    """Put the sidecar into every workload that the selector selects. Raises ApiError where trying again may help."""
     selector = owner.spec.engine.selector
     if selector is None:
         return Injected()
@@ -67,9 +67,16 @@ async def inject(kube: Kube, owner: ModelDeployment, settings: Settings) -> Inje
         wearer = (workload["metadata"].get("labels") or {}).get(SIDECAR_OF)
         if wearer not in {None, owner.metadata.name}:
             return Injected(problem=f"{workload['kind']} {workload['metadata']['name']} has the sidecar of {wearer}")
+    refused = []
     for workload in found:
-        await kube.apply(injection(owner, workload, settings), field_manager=SIDECAR_MANAGER)
-    return Injected(accounts=tuple(sorted({account(workload) for workload in found})))
+        try:
+            await kube.apply(injection(owner, workload, settings), field_manager=SIDECAR_MANAGER)
+        except ApiError as error:
+            if not error.refusal:
+                raise
+            refused.append(f"{workload['kind']} {workload['metadata']['name']} cannot have it: {error}")
+    accounts = tuple(sorted({account(workload) for workload in found}))
+    return Injected(accounts, "; ".join(refused)[:4096])
 
 
 async def sweep(kube: Kube, namespaces: Iterable[str | None]) -> int:

@@ -9,6 +9,7 @@ import datetime as dt
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from halffull.api.errors import DocumentError
@@ -21,7 +22,7 @@ from halffull.controller.credentials import credentials
 from halffull.controller.desired import desired
 from halffull.controller.facts import Facts, Notes
 from halffull.controller.happenings import happenings
-from halffull.controller.kube import Kube
+from halffull.controller.kube import ApiError, Kube
 from halffull.controller.names import API_VERSION, Key, Ref
 from halffull.controller.observed import Observed
 from halffull.controller.records import Outcome, Record, Records
@@ -53,7 +54,7 @@ class Reconciler:
         wake_later: Callable[[Key, float], None],
         wrote: Callable[[Key], None],
     ) -> None:
-        """`wrote` is called after the status of a ModelDeployment was written."""
+        """`wrote` is called once the status of a ModelDeployment is about its latest configuration."""
         self._kube = kube
         self._observed = observed
         self._records = records
@@ -96,7 +97,8 @@ class Reconciler:
         self._rounds.follow(key)
         if self._children_are_due(record, owner):
             await self._children(key, record, owner, config)
-        if record.decision is None and record.status.get("observedGeneration") == owner.metadata.generation:
+        known = record.decision is not None or record.outcome != Outcome()
+        if not known and record.status.get("observedGeneration") == owner.metadata.generation:
             return  # a restart: what routers have applied is known after the first round, which wakes us
         notes = Notes(
             policy=problem,
@@ -140,9 +142,15 @@ class Reconciler:
         config = router_config(owner, policy, before, balance, engine_args=record.engine_args or ())
         if config != record.config:
             documents = [routers.config_map(owner, config)]
-            if await children.apply(self._kube, self._observed, record, key, documents) == Outcome():
+            outcome = await children.apply(self._kube, self._observed, record, key, documents)
+            if outcome != Outcome():
+                if record.outcome == Outcome():
+                    record.outcome = outcome
+                    self._retry(key, record)
+                return config
+            record.config = config
+            if config != before:
                 record.published_at = now
-                record.config = config
             if before is None or before.hash != config.hash:
                 LOG.info("%s: published policy %s (%.12s)", key, config.scheduling.policy, config.hash)
                 self._rounds.poke(key)
@@ -170,9 +178,7 @@ class Reconciler:
         record.children_due = False  # what happens from here on counts again
         try:
             record.credentials = await credentials(self._kube, owner)
-            if not record.has_secret:
-                await children.create_once(self._kube, record, routers.secret(owner, _token(), _token()))
-                record.has_secret = True
+            refused_secret = await self._secret(record, owner)
             accounts: tuple[str, ...] = ()
             record.sidecar_problem = ""
             if owner.spec.engine.selector is not None:
@@ -181,12 +187,29 @@ class Reconciler:
                     injected = await adoption.inject(self._kube, owner, self._settings)
                     accounts, record.sidecar_problem = injected.accounts, injected.problem
             await self._apply(key, record, owner, config, accounts)
+            if refused_secret:
+                record.outcome = replace(record.outcome, refused=(refused_secret, *record.outcome.refused))
+                self._retry(key, record)
             if self._settings.patch_adopted and record.generation != owner.metadata.generation:
                 await adoption.sweep(self._kube, [key.namespace])
         except BaseException:
             record.children_due = True
             raise
         record.generation = owner.metadata.generation
+
+    async def _secret(self, record: Record, owner: ModelDeployment) -> str:
+        """Create the Secret, once; return why the API server refuses it, or an empty text."""
+        if record.has_secret:
+            return ""
+        secret = routers.secret(owner, _token(), _token())
+        try:
+            await children.create_once(self._kube, record, secret)
+        except ApiError as error:
+            if not error.refusal:
+                raise
+            return f"Secret {secret['metadata']['name']}: {error}"
+        record.has_secret = True
+        return ""
 
     async def _reread_arguments(self, key: Key, record: Record, owner: ModelDeployment) -> None:
         """Read the arguments of adopted pods, which tell the engine's limits; if they changed, publish anew."""
@@ -208,8 +231,12 @@ class Reconciler:
         await children.prune(self._kube, self._observed, record, key, objects)
         record.retry_at = None
         if record.outcome != Outcome():
-            record.retry_at = asyncio.get_running_loop().time() + REFUSED_S
-            self._wake_later(key, REFUSED_S)
+            self._retry(key, record)
+
+    def _retry(self, key: Key, record: Record) -> None:
+        """Have children looked at again in a while."""
+        record.retry_at = asyncio.get_running_loop().time() + REFUSED_S
+        self._wake_later(key, REFUSED_S)
 
     def _live(self, key: Key) -> Live:
         """Return what the engine Deployment must keep."""
@@ -240,7 +267,9 @@ class Reconciler:
         since = float("inf") if record.status_at is None else now - record.status_at
         delay = write_after(record.status or None, made, since)
         if delay is None:
-            record.status_hash = hash_
+            if record.status_hash != hash_:  # right as it stands, which a SchedulingPolicy may wait for
+                record.status_hash = hash_
+                self._wrote(key)
             return
         if delay > 0:
             self._wake_later(key, delay)

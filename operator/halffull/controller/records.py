@@ -42,8 +42,8 @@ class Record:
     uid: str
     config: RouterConfig | None = None
     """as published last; None: not read back yet"""
-    published_at: float = 0.0
-    """when `config` was published last"""
+    published_at: float = float("-inf")
+    """when what is published was last changed; by an earlier operator: long ago"""
     generation: int = 0
     """of the resource that the children were brought in order for"""
     applied: dict[Ref, Applied] = field(default_factory=dict)
