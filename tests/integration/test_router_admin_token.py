@@ -19,6 +19,8 @@ from halffull.router.observability.admin import guard
 from processes import Running, running
 from routers import write_config
 
+GIVEN = (None, "", "wrong", "first2", "f\xfcrst", "first")
+
 
 def asked(router: Running, path: str, token: str | None) -> int:
     """Status of `GET path` with this token."""
@@ -40,7 +42,7 @@ def test_a_token_is_demanded(tmp_path: Path, workers: int) -> None:
     options = ["--config", str(config), "--admin-token-file", str(token), "--workers", str(workers)]
     with running(tmp_path / "router", "router", *options) as router:
         for path in ("/status", "/decisions?count=1"):
-            assert [asked(router, path, given) for given in (None, "", "wrong", "first2", "first")] == [401] * 4 + [200]
+            assert [asked(router, path, given) for given in GIVEN] == [401] * (len(GIVEN) - 1) + [200]
         for path in ("/healthz", "/readyz", "/metrics"):
             assert asked(router, path, None) == 200
         token.write_text("second")

@@ -1,6 +1,7 @@
 """Our own calls to engines: scraping, model lists, probing of fixed endpoints; engines are small servers here."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -48,7 +49,8 @@ class Engine:
             return web.Response(status=404) if self.metrics is None else web.Response(text=self.metrics)
 
         async def models(_: web.Request) -> web.Response:
-            return web.json_response(self.models)
+            said = self.models if isinstance(self.models, bytes) else json.dumps(self.models).encode()
+            return web.Response(body=said, content_type="application/json")
 
         made = web.Application()
         made.router.add_get("/health", health)
@@ -94,6 +96,29 @@ async def test_signals_capacity_and_models_come_into_the_books() -> None:
         assert replica.kv_tokens == 1600
         assert replica.models == ("m", "m-lora")
     assert engine.keys == {None}
+
+
+async def test_an_engine_goes_on_being_asked_whatever_it_says_and_whatever_becomes_of_it() -> None:
+    async with serving(Engine()) as engine:
+        engine.models = b'{"data":%b}' % (b"[" * 100_000)
+        raised = 0
+
+        def fail(_: Replica) -> None:
+            nonlocal raised
+            raised += 1
+            if raised == 1:
+                raise KeyError("a bug")
+
+        now = asyncio.get_running_loop().time
+        scraper = Scraper(Plan(EngineClient(EngineTarget(), now), ENGINES["vllm"], 0.05), now, random.Random(1), fail)
+        replica = Replica("a", "127.0.0.1", engine.port)
+        scraper.added(replica)
+        await until(lambda: raised > 5)
+        assert not replica.models
+        engine.models = {"data": [{"id": "m"}]}
+        await until(lambda: replica.models)
+        scraper.close()
+        scraper.plan.client.close()
 
 
 async def test_what_the_user_says_wins_and_the_key_is_sent(tmp_path: Path) -> None:

@@ -182,6 +182,22 @@ async def test_each_part_of_a_request_has_its_time() -> None:
         assert [part[:3] for part in late.split(b"HTTP/1.1 ")[1:]] == [b"200", b"408"]
 
 
+async def test_empty_lines_do_not_keep_a_connection() -> None:
+    """Cut so that the beginning of one is always there, which could begin a head."""
+    async with world(Engine(whole(PLAIN)), clients=ClientLimits(head_s=0.3, idle_s=0.3)) as w:
+        reader, writer = await w.connect()
+
+        async def drip() -> None:
+            writer.write(b"\r")
+            while True:
+                await asyncio.sleep(0.1)
+                writer.write(b"\n\r")
+
+        dripping = asyncio.create_task(drip())
+        assert b"408" in await asyncio.wait_for(reader.read(), 10)
+        dripping.cancel()
+
+
 @pytest.mark.parametrize("flood", [b"x: " + b"y" * 1000, b"HTTP/1.1 103 Early Hints\r\n\r\n"], ids=["head", "1xx"])
 async def test_an_engine_that_floods_is_cut_off(flood: bytes) -> None:
     sent = 0

@@ -204,7 +204,7 @@ class Client(asyncio.Protocol):
         if failure is not None:
             self._refuse(head.NO_HEAD, failure)
             return
-        if data and not seen:
+        if not seen and data.strip(b"\r"):  # an empty line, or half of one, begins nothing
             self.deadline = self._clock() + self._server.limits.head_s
         self._unread, self._searched = data, len(data)
 

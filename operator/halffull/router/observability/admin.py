@@ -117,7 +117,12 @@ def _matches(authorization: str, token_file: Path) -> bool:
     except OSError:
         return False
     kind, _, given = authorization.partition(" ")
-    return bool(token) and kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token)
+    return bool(token) and kind.lower() == "bearer" and hmac.compare_digest(_raw(given.strip()), token)
+
+
+def _raw(header: str) -> bytes:
+    """Return a header as it came: aiohttp keeps bytes that are no UTF-8 as surrogates."""
+    return header.encode(errors="surrogateescape")
 
 
 def _json(document: dict[str, Any]) -> web.Response:

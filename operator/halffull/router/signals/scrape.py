@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -17,6 +18,7 @@ from halffull.core.contracts import Rng
 from halffull.core.values import Signals
 from halffull.engines.base import Adapter
 from halffull.router.sources.engine_client import FAILURES, EngineClient
+from halffull.router.supervision import again
 
 LOG = logging.getLogger(__name__)
 MODELS_INTERVAL_S = 15.0
@@ -76,7 +78,8 @@ class Scraper:
     def added(self, replica: Replica) -> None:
         """Follow one more replica."""
         self._limit(replica)
-        self._tasks[replica] = asyncio.get_running_loop().create_task(self._follow(replica))
+        work = again(partial(self._follow, replica), f"scraping {replica.name}")
+        self._tasks[replica] = asyncio.get_running_loop().create_task(work)
 
     def removed(self, replica: Replica) -> None:
         """Follow it no longer."""
@@ -150,7 +153,7 @@ class Scraper:
             rows = msgspec.json.decode(body)["data"]
             names = tuple(str(row["id"]) for row in rows)
             adapters = tuple(str(row["id"]) for row in rows if row.get("parent"))
-        except (*FAILURES, KeyError, TypeError, AttributeError) as error:
+        except (*FAILURES, KeyError, TypeError, AttributeError, RecursionError) as error:
             LOG.debug("models of %s at %s: %s", replica.name, replica.address, error)
             return False
         if (names, adapters) != (replica.models, replica.adapters.served):
