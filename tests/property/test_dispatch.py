@@ -40,6 +40,7 @@ class Scheduling(RuleBasedStateMachine):
             self.limits,
         )
         self.exchanges: list[Exchange] = []
+        self.ended: set[Exchange] = set()
 
     def carry_out(self, given: list[Exchange]) -> None:
         for exchange in given:
@@ -75,7 +76,8 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def send(self, data: Any) -> None:
-        if exchange := self.pick(data, Phase.CONNECTING):
+        """On the wire; again where the engine closed the connection just as it was used."""
+        if exchange := self.pick(data, Phase.CONNECTING, Phase.WAITING):
             self.dispatcher.sent(exchange, self.now)
 
     @rule(data=st.data())
@@ -202,6 +204,11 @@ class Scheduling(RuleBasedStateMachine):
             assert replica.health.verdict is Verdict.WELL or replica.in_flight == 0
             assert dispatcher.books.replicas[replica.name] is replica
             assert dispatcher.gate.open(replica)
+
+    @invariant()
+    def nobody_comes_back(self) -> None:
+        assert all(exchange.phase.ended for exchange in self.ended)
+        self.ended |= {exchange for exchange in self.exchanges if exchange.phase.ended}
 
     @invariant()
     def nobody_is_lost(self) -> None:
