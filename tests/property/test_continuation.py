@@ -4,11 +4,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halffull.engines.vllm import CHAT, COMPLETIONS
 from halffull.router.answers.answer import Answer
+from halffull.router.answers.dialect import stream_usage
 from halffull.router.answers.pattern import Pattern
 from halffull.router.answers.resume import Continuation, continuation
 from halffull.router.answers.transcript import Allowance
@@ -205,3 +207,55 @@ def test_memory_is_bounded_for_one_and_for_all() -> None:
     for _ in range(3):
         first.passed(long)
     assert first.request() is None, "one is over its limit"
+    assert allowance.take(300 << 10), "one that is not continued any more keeps nothing"
+    first.close()
+    second.close()
+    assert allowance.take(100 << 10)
+
+
+def test_bounds_are_of_bytes() -> None:
+    allowance = Allowance(30000)
+    going_on, _ = continuation(COMPLETIONS, b'{"prompt":"q","stream":true}', allowance)
+    assert going_on is not None
+    going_on.passed('data: {"id":"a","choices":[{"text":"%s"}]}\n\n'.encode() % ("漢" * 20000).encode())
+
+    assert going_on.request() is None
+
+
+@pytest.mark.parametrize("before", [b"id: 1\n", b"event: chunk\n", b": still here\n", b"retry: 5\n", b"\n"])
+def test_text_in_an_event_of_another_form_is_neither_lost_nor_said_again(before: bytes) -> None:
+    event = b'data: {"id":"a","choices":[{"text":"%b"}]}\n\n'
+    going_on, _ = continuation(COMPLETIONS, b'{"prompt":"q","stream":true}', Allowance())
+    assert going_on is not None
+    assert going_on.passed(event % b"one") == event % b"one"
+    assert going_on.request() is not None
+    going_on.seam()
+
+    assert b'"two"' in going_on.passed(before + event % b"two")
+    assert going_on.request() is None
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "min_tokens"])
+@pytest.mark.parametrize("value", [b"10.0", b'"10"', b"true", b"[10]"])
+def test_a_limit_whose_form_is_not_known_is_the_engines_to_judge(name: str, value: bytes) -> None:
+    body = b'{"prompt":"q","stream":true,"%b":%b}' % (name.encode(), value)
+
+    assert continuation(COMPLETIONS, body, Allowance()) == (None, body)
+
+
+def test_an_answer_whose_end_was_lost_counts_all_its_tokens() -> None:
+    said = {"id": "a", "choices": [{"text": "x"}], "usage": {"prompt_tokens": 3, "completion_tokens": 0}}
+    for limit, ends in ((9, True), (5, False)):
+        body = b'{"prompt":"q","stream":true,"max_tokens":%d}' % limit
+        going_on, _ = continuation(COMPLETIONS, body, Allowance())
+        assert going_on is not None
+        stream = b""
+        for number in range(1, 6):
+            said["usage"] = {"prompt_tokens": 3, "completion_tokens": number}
+            stream += b"data: " + json.dumps(said, separators=(",", ":")).encode() + b"\n\n"
+        if ends:
+            stream += b'data: {"id":"a","choices":[{"text":"","finish_reason":"stop"}]}\n\n'
+        relay(going_on, stream, [])
+
+        assert going_on.ending() is not None
+        assert stream_usage(going_on.usage_in) == (3, 5)

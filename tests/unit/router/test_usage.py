@@ -60,7 +60,7 @@ def test_what_a_request_asks_for(options, expected):
 
 
 def test_the_request_keeps_its_bytes():
-    body = b'{"prompt": "\\u00e9",\n "max_tokens": 1.0e1}\n'
+    body = b'{"prompt": "\\u00e9",\n "temperature": 1.0e1}\n'
     going_on, sent = continuation(COMPLETIONS, body, Allowance())
     assert going_on is not None
     assert sent == body.rstrip()[:-1] + b',"stream_options":' + OPTIONS + b"}"

@@ -50,7 +50,7 @@ _CHUNK = msgspec.json.Decoder(Chunk)
 
 def chunk_in(event: bytes) -> Chunk | None:
     """Return the chunk in an event; None where it is none, or has a form that is not known."""
-    if not tells(event):
+    if not event.startswith(b"data:") or not tells(event):
         return None
     try:
         return _CHUNK.decode(event[5:])
@@ -59,5 +59,5 @@ def chunk_in(event: bytes) -> Chunk | None:
 
 
 def tells(event: bytes) -> bool:
-    """Whether an event has data that is to be a chunk, so that it may hold text."""
-    return event.startswith(b"data:") and not event.endswith(b"[DONE]")
+    """Whether an event has data, in whatever line, that is to be a chunk, so that it may hold text."""
+    return event.find(b"data:") >= 0 and not event.endswith(b"[DONE]")

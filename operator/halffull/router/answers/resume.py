@@ -13,7 +13,7 @@ import msgspec
 from halffull.core.faults import Fault
 from halffull.engines.base import Continuing, Path, aborted, dead
 from halffull.router.answers import usage
-from halffull.router.answers.chunks import Choice, Chunk, chunk_in
+from halffull.router.answers.chunks import Choice, Chunk, chunk_in, tells
 from halffull.router.answers.dialect import UNREADABLE
 from halffull.router.answers.pattern import Pattern
 from halffull.router.answers.transcript import Allowance, Transcript
@@ -35,6 +35,7 @@ class Continuation:
         self._stops = _stops(fields)
         self._longest_stop = max(map(len, self._stops), default=0)
         self._limits = _limits(fields)
+        self._least = _number(fields, "min_tokens") or 0
         self._sent = Transcript(allowance)
         self._partial = b""
         self._span = 0
@@ -91,8 +92,8 @@ class Continuation:
         self._slack = held if self._sent.prompt_tokens is not None else 0
         most = {name: _raw(limit - self._sent.tokens + self._slack) for name, limit in self._limits.items()}
         fields = self._fields | most
-        if least := _number(fields, "min_tokens"):
-            fields["min_tokens"] = _raw(max(least - self._sent.tokens, 0))
+        if self._least:
+            fields["min_tokens"] = _raw(max(self._least - self._sent.tokens, 0))
         if said and self._by == "messages":
             message = _raw({"role": "assistant", "content": said})
             fields["messages"] = _raw([*_LIST.decode(self._fields["messages"]), message])
@@ -107,8 +108,14 @@ class Continuation:
         if not self._sent.possible:
             return None
         if self._sent.finished:
-            return usage.shown((b"" if self._sent.total_told else self._total(self._sent.tokens)) + _DONE, self._wish)
-        return usage.shown(self._finish("length", self._sent.tokens), self._wish) if self._exhausted else None
+            missing = (b"" if self._sent.total_told else self._total(self._sent.tokens)) + _DONE
+        elif self._exhausted:
+            missing = self._finish("length", self._sent.tokens)
+        else:
+            return None
+        if missing.find(b'"usage"') >= 0:
+            self.usage_in = missing
+        return usage.shown(missing, self._wish)
 
     def seam(self) -> None:
         """The stream goes on at another replica from here."""
@@ -150,7 +157,7 @@ class Continuation:
 
     def _spliced(self, event: bytes) -> bytes:
         """Return an event of a later engine as one of the first stream; empty: the client has it already, or is done."""
-        if self._over or event.startswith(b":"):
+        if self._over or (event.startswith(b":") and not tells(event)):
             return b""
         chunk = chunk_in(event)
         if chunk is None:
@@ -266,8 +273,8 @@ def _continuation(way: Continuing, body: bytes, allowance: Allowance) -> tuple[C
 
 
 def _number(fields: dict[str, msgspec.Raw], name: str) -> int | None:
-    value = msgspec.json.decode(fields[name]) if name in fields else None
-    return value if isinstance(value, int) else None
+    """Return a whole number of a request, if it is there. Raises msgspec.DecodeError where the field is something else."""
+    return msgspec.json.decode(fields[name], type=int | None) if name in fields else None
 
 
 def _limits(fields: dict[str, msgspec.Raw]) -> dict[str, int]:

@@ -101,22 +101,27 @@ class Transcript:
             else:
                 parts += self._read_events(piece)
         text = "".join(parts)
-        if self._taken + len(text) > MAX_BYTES or not self._allowance.take(len(text)):
-            self.possible = False
+        size = len(text.encode())
+        self.possible = self.possible and self._taken + size <= MAX_BYTES and self._allowance.take(size)
+        if self.possible:
+            self._taken += size
+            self.text += text
         else:
-            self._taken += len(text)
-        self.text = self.text + text if self.possible else ""
+            self._forget()
 
     def close(self) -> None:
         """The stream is over: give its memory back."""
         if not self._closed:
             self._closed = True
             self._allowance.joined(-1)
-        self._allowance.give(self._taken)
-        self._taken = 0
         self.possible = False
         self._unread.clear()
         self._events.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._allowance.give(self._taken)
+        self._taken, self.text = 0, ""
 
     def _keep(self, events: int, data: bytes) -> None:
         if self.possible:
