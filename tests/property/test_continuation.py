@@ -217,7 +217,7 @@ def test_bounds_are_of_bytes() -> None:
     allowance = Allowance(30000)
     going_on, _ = continuation(COMPLETIONS, b'{"prompt":"q","stream":true}', allowance)
     assert going_on is not None
-    going_on.passed('data: {"id":"a","choices":[{"text":"%s"}]}\n\n'.encode() % ("漢" * 20000).encode())
+    going_on.passed(b'data: {"id":"a","choices":[{"text":"%s"}]}\n\n' % ("漢" * 20000).encode())
 
     assert going_on.request() is None
 

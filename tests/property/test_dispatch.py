@@ -41,6 +41,7 @@ class Scheduling(RuleBasedStateMachine):
         )
         self.exchanges: list[Exchange] = []
         self.ended: set[Exchange] = set()
+        self.join(0)
 
     def carry_out(self, given: list[Exchange]) -> None:
         for exchange in given:
@@ -100,7 +101,8 @@ class Scheduling(RuleBasedStateMachine):
 
     @rule(data=st.data(), fault=st.sampled_from(Fault))
     def refuse(self, data: Any, fault: Fault) -> None:
-        if exchange := self.pick(data, Phase.CONNECTING, Phase.WAITING):
+        """It fails before its answer starts, or a stream goes on elsewhere."""
+        if exchange := self.pick(data, Phase.CONNECTING, Phase.WAITING, Phase.STREAMING):
             attempts, moves = exchange.attempts, exchange.moves
             given = self.dispatcher.not_started(exchange, BUSY, fault, self.now)
             self.carry_out(given)
@@ -193,6 +195,7 @@ class Scheduling(RuleBasedStateMachine):
                 replica.prefill_tokens == replica.waiting_prompt_tokens == sum(e.request.prompt_tokens for e in waiting)
             )
             assert replica.decode_tokens == sum(e.request.prompt_tokens + e.tokens for e in begun)
+            assert (replica.first_work > 0) == any(e.phase is Phase.WAITING for e in waiting)
 
     @invariant()
     def candidates_are_true(self) -> None:
