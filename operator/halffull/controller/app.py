@@ -139,10 +139,13 @@ class Leader:
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
                 self._assemble(session)
                 await self._first_list()
-                async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(self._queue.run()), group.create_task(self._resync())]
-                    await self._watch(tasks)
-                    self._end(tasks)
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        tasks = [group.create_task(self._queue.run()), group.create_task(self._resync())]
+                        await self._watch(tasks)
+                        self._end(tasks)
+                finally:  # also where kopf did not get as far as its end, or a reconcile came after it
+                    self._rounds.stop()
         finally:
             self._metrics.leader.set(0)
 

@@ -6,6 +6,7 @@ A leader that dies is replaced after at most LEASE_S + RETRY_S; one that stops i
 import asyncio
 import datetime as dt
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -18,9 +19,9 @@ from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 from halffull.controller.kube import ApiError, Document, Kube
 
 LOG = logging.getLogger(__name__)
-LEASE_S, RENEW_S, RETRY_S, CALL_S = 12, 5, 2, 2
+LEASE_S, RENEW_S, RETRY_S, CALL_S = 12, 8, 2, 2
 """Seconds: validity of the Lease; how long a leader tries to renew it before it stops acting; time between attempts;
-time limit of one call. RETRY + RENEW + 2 x CALL < LEASE, so that a leader cut off stops before the next one starts."""
+time limit of one call. RETRY + RENEW < LEASE, so that a leader cut off stops before the next one starts."""
 
 
 class LeaseLock(BaseLock):
@@ -99,6 +100,39 @@ class LeaseLock(BaseLock):
         return True
 
 
+class Election(LeaderElection):
+    """The election of the package by the clock of the event loop.
+
+    The package goes by the time of day: set back, a leader that cannot renew would act on for as long, and nobody would take
+    over from one that died; set forth, the next one would start too early.
+    """
+
+    def __init__(self, lock: LeaseLock) -> None:
+        super().__init__(Config(lock, LEASE_S, RENEW_S, RETRY_S, _nothing, _nothing))
+        self._ahead = self._of_day()
+
+    async def renew_loop(self) -> None:
+        """Return once the Lease could not be renewed for RENEW_S."""
+        while True:
+            try:
+                async with asyncio.timeout(RENEW_S):
+                    await self.acquire()  # which tries until it has the Lease
+            except TimeoutError:
+                return
+            await asyncio.sleep(RETRY_S)
+
+    async def try_acquire_or_renew(self) -> bool:
+        """Try once; what was noted by the time of day moves with it where it was set."""
+        before, self._ahead = self._ahead, self._of_day()
+        self.observed_time_milliseconds += round(1000 * (self._ahead - before))
+        return await super().try_acquire_or_renew()
+
+    @staticmethod
+    def _of_day() -> float:
+        """Return by how much the time of day is ahead of the loop's, seconds."""
+        return time.time() - asyncio.get_running_loop().time()
+
+
 def _spec(record: LeaderElectionRecord) -> Document:
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return {
@@ -114,7 +148,7 @@ async def lead(lock: LeaseLock, act: Callable[[], Coroutine[Any, Any, None]]) ->
 
     Raises what `act` raises. When `act` ends, and when this is cancelled, the Lease is given back.
     """
-    election = LeaderElection(Config(lock, LEASE_S, RENEW_S, RETRY_S, _nothing, _nothing))
+    election = Election(lock)
     await election.acquire()
     LOG.info("leading as %s", lock.identity)
     acting = asyncio.create_task(act(), name="leader")

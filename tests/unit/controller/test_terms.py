@@ -4,15 +4,22 @@ import asyncio
 from typing import Any
 
 import looptime
+import pytest
 
+from halffull.api.model_deployment import ModelDeployment
 from halffull.controller import app
 from halffull.controller.child import Settings
-from halffull.controller.leader import LeaseLock
+from halffull.controller.kube import ApiError
+from halffull.controller.leader import LEASE_S, RETRY_S, LeaseLock, lead
 from halffull.controller.metrics import Metrics
 from halffull.controller.names import Key
 from halffull.controller.picture import Item
+from halffull.controller.router_config import router_config
 
 Document = dict[str, Any]
+KEY = Key("n", "d")
+ENGINE = {"type": "vllm", "endpoints": ["a:1"]}
+DEPLOYMENT = {"metadata": {"name": "d", "namespace": "n", "uid": "u"}, "spec": {"model": "m", "engine": ENGINE}}
 
 
 class OneLease:
@@ -83,3 +90,47 @@ def test_what_was_deleted_while_no_watch_ran_is_worked_on_at_the_next_list():
         runner.run(Term(options, Lists(), Metrics()).run())  # type: ignore[arg-type]
 
     assert [at for at, item in worked if item.kind == "ModelDeployment"] == [0, app.RESYNC_S]
+
+
+def test_loops_of_a_term_that_fails_end_with_it():
+    class Term(app.Leader):
+        async def _watch(self, tasks: object) -> None:
+            self._records.of(KEY, "u").config = router_config(ModelDeployment.model_validate(DEPLOYMENT))
+            self._rounds.follow(KEY)
+            raise ValueError("Error in the watch-stream")
+
+    async def term() -> Term:
+        term = Term(app.Options(Settings("image"), "one", Key("halffull", "operator")), Lists(), Metrics())  # type: ignore[arg-type]
+        with pytest.raises(ExceptionGroup):
+            await term.run()
+        return term
+
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        assert runner.run(term())._rounds._loops == {}
+
+
+class CutOff(OneLease):
+    """After the first write nothing can be written any more."""
+
+    async def replace(self, document: Document) -> Document:
+        raise ApiError(0, "connection refused")
+
+
+def test_who_cannot_renew_ends_and_another_takes_over_by_a_clock_that_nobody_sets():
+    kube = CutOff()
+
+    async def lease() -> tuple[float, float]:
+        now = asyncio.get_running_loop().time
+        first = LeaseLock(kube, "halffull", "operator", "one")  # type: ignore[arg-type]
+        assert not await lead(first, asyncio.Event().wait)  # type: ignore[arg-type]
+        ended = now()
+        other = OneLease()
+        other.lease = kube.lease
+        second = LeaseLock(other, "halffull", "operator", "two")  # type: ignore[arg-type]
+        assert await lead(second, lambda: asyncio.sleep(0))
+        return ended, now() - ended
+
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        ended, taken_over = runner.run(lease())
+    assert RETRY_S < ended < LEASE_S
+    assert LEASE_S <= taken_over <= LEASE_S + RETRY_S
