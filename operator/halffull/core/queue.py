@@ -51,6 +51,10 @@ class _Line:
         return caller.waiting + min(self.waiting - caller.waiting, turns * (len(self.callers) - 1))
 
 
+SWEPT = 1024
+"""filings, and twice as many as wait, after which those that have left are looked for"""
+
+
 class _Wait:
     """One that waits: since when, seconds, and where."""
 
@@ -64,7 +68,7 @@ class _Wait:
 
 
 class Queue:
-    """Exchanges that wait for a replica. Left ones stay in the heaps until they surface, so leaving is O(1)."""
+    """Exchanges that wait for a replica. Left ones stay in the heaps until they surface or are swept out: leaving is O(1)."""
 
     def __init__(self, ordering: Ordering, *, fair: bool = True) -> None:
         """`fair`: callers take turns; else all are one."""
@@ -76,6 +80,8 @@ class Queue:
         self._waiting: dict[Exchange, _Wait] = {}
         self._by_entry: deque[_Wait] = deque()
         self._ticket = count()
+        self._filed = 0
+        """filings since those that have left were looked for"""
         self.bytes = 0
         """request bodies that wait, bytes"""
 
@@ -110,6 +116,8 @@ class Queue:
 
     def push(self, exchange: Exchange, context: Context) -> None:
         """Let it wait. One that was sent before is next within its class and caller."""
+        if self._filed > SWEPT + 2 * len(self._waiting):
+            self._sweep()
         self._turn(context)
         wait = self._waiting[exchange] = _Wait(exchange, context.now)
         self._by_entry.append(wait)
@@ -174,8 +182,7 @@ class Queue:
         while heap:
             place = heappop(heap)
             exchange = place[3]
-            wait = self._waiting.get(exchange)
-            if wait is None or wait.line is not line:
+            if not self._is_filed(exchange, line):
                 continue
             now = self._key(exchange, context)
             if not line.behind and self.behind(exchange, context):
@@ -254,6 +261,26 @@ class Queue:
         line.waiting += 1
         caller.waiting += 1
         wait.line, wait.caller = line, caller
+        self._filed += 1
+
+    def _sweep(self) -> None:
+        """Forget those that have left: where no replica takes anything, none of them ever surfaces."""
+        self._filed = 0
+        self._by_entry = deque(wait for wait in self._by_entry if self._waiting.get(wait.exchange) is wait)
+        for where, line in list(self._lines.items()):
+            for name, caller in list(line.callers.items()):
+                caller.heap = [place for place in caller.heap if self._is_filed(place[3], line)]
+                heapify(caller.heap)
+                if not caller.heap and caller.turn <= line.clock:
+                    del line.callers[name]
+            line.turns = [turn for turn in line.turns if turn[2] in line.callers]
+            heapify(line.turns)
+            if not line.callers:
+                del self._lines[where]
+
+    def _is_filed(self, exchange: Exchange, line: _Line) -> bool:
+        wait = self._waiting.get(exchange)
+        return wait is not None and wait.line is line
 
     def _unfile(self, wait: _Wait) -> None:
         """Count it there no longer; its place in the heap goes when it surfaces."""

@@ -229,8 +229,7 @@ class Passage:
         """The answer that flows is complete."""
         if self._chunked:
             self._client.write(framing.LAST_CHUNK)
-        told = self._continuation.usage_in if self._continuation is not None else self._answer.usage_in
-        self._account(*dialect.stream_usage(told))
+        self._account(*dialect.stream_usage((self._continuation or self._answer).usage_in))
         self._client.end()
 
     def _answer_whole(self, body: bytes) -> None:

@@ -1,6 +1,7 @@
 """The order of the queue: classes first, callers in turn, the ordering within; leaving, bounds of time, reordering."""
 
 import random
+import weakref
 from collections import Counter
 
 from hypothesis import given
@@ -16,6 +17,10 @@ from halffull.orderings.fcfs import Fcfs
 class Shortest(Ordering):
     def key(self, request: Request, context: Context) -> float:
         return request.prompt_tokens
+
+
+class Host:
+    """Whoever carries an exchange out."""
 
 
 def at(now: float) -> Context:
@@ -190,3 +195,22 @@ def test_a_key_that_grew_is_noticed_when_its_turn_comes() -> None:
     queue.offer(lambda offered: not order.append(offered.request.id), 1, at(6.0))
 
     assert order == ["2", "1"]
+
+
+def test_those_that_leave_do_not_stay_in_memory_while_nothing_is_taken() -> None:
+    queue = Queue(Fcfs())
+    waits = [exchange(number, caller=str(number)) for number in range(10)]
+    for one in waits:
+        queue.push(one, at(0.0))
+    left: weakref.WeakSet[Host] = weakref.WeakSet()
+    for number in range(10, 5_000):
+        gone = exchange(number, caller=str(number))
+        gone.host = Host()
+        left.add(gone.host)
+        queue.push(gone, at(float(number)))
+        queue.leave(gone)
+    del gone
+
+    assert len(left) < 1_500
+    assert len(queue) == 10
+    assert drain(queue) == [one.request.id for one in waits]

@@ -24,6 +24,8 @@ MESSAGE_BYTES = 8 << 20
 BUFFER_BYTES = 8 << 20
 """what may wait for a slow peer; past that it is dropped, and gets everything anew when it is back"""
 _LENGTH = 4
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""what decoding raises"""
 
 
 class Hello(msgspec.Struct, tag="hello", array_like=True):
@@ -159,7 +161,7 @@ class Link(asyncio.Protocol):
                 break
             try:
                 message = _DECODER.decode(bytes(buffer[start + _LENGTH : end]))
-            except msgspec.DecodeError as error:
+            except _UNREADABLE as error:
                 self.drop(f"its message cannot be read: {error}")
                 return
             start = end

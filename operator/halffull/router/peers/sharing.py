@@ -288,11 +288,14 @@ class Sharing:
         while peer != self.name:
             if peer not in self.links:
                 link = self._open(dialed=True)
-                with suppress(OSError, TimeoutError):
-                    async with asyncio.timeout(HANDSHAKE_S):
-                        await self._connect(link, address)
-                    await link.closed
-                self._opening.pop(link, None)
+                try:
+                    with suppress(OSError, TimeoutError):
+                        async with asyncio.timeout(HANDSHAKE_S):
+                            await self._connect(link, address)
+                        await link.closed
+                finally:  # also where the address is not wanted any more; what is open by now goes on
+                    if link.closing:
+                        self._opening.pop(link, None)
                 peer = link.peer
                 pause_s = RETRY_S if link.proved else min(2 * pause_s, RETRY_MOST_S)
             else:

@@ -1,0 +1,71 @@
+"""Streams between routers that bring what no router says, or end before they began."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from halffull.router.peers.link import VERSION, Hello, Told, framed
+from halffull.router.peers.sharing import Sharing
+from in_memory import Transport, World
+
+
+@asynccontextmanager
+async def router() -> AsyncIterator[tuple[World, Sharing]]:
+    world = World()
+    made = Sharing(
+        "one", world.proxy, lambda: None, token=lambda: b"secret", now=lambda: world.now, rng=random.Random(1)
+    )  # fmt: skip
+    yield world, made
+    made.close()
+
+
+def message(body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        message(b""),
+        message(b"\x90"),
+        message(b"\x94\xa5hello\x01\xa2\xff\xfe\xc4\x01a"),
+        message(b"\x91" * 4000),
+        message(b"\xc1"),
+        b"\xff\xff\xff\xff",
+        b"GET / HTTP/1.1\r\n\r\n",
+        framed(Hello(VERSION, "two", b"short")),
+        framed(Hello(VERSION + 1, "two", b"n" * 16)),
+        framed(Hello(VERSION, "one", b"n" * 16)),
+        framed(Told(1, every=True, waits_s=None, pages={})),
+    ],
+)
+async def test_a_stranger_that_says_what_cannot_be_read_is_dropped(data: bytes) -> None:
+    async with router() as (_, made):
+        stranger = made._accept()
+        transport = Transport(stranger.connection_lost)
+        stranger.connection_made(transport)
+        for start in range(len(data)):
+            if not transport.closed:
+                stranger.data_received(data[start : start + 1])
+        await asyncio.sleep(0)
+
+        assert transport.closed
+        assert not made._opening
+        assert not made.links
+
+
+async def test_an_address_that_is_dropped_while_it_is_dialed_leaves_nothing() -> None:
+    listening = asyncio.Event()
+    async with router() as (_, made):
+        made._connect = lambda *_: listening.wait()
+        made.found([("192.0.2.1", 1)])
+        await asyncio.sleep(0)
+        assert len(made._opening) == 1
+        made.found([])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+        assert not made._opening
