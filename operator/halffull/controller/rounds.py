@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
+from halffull.api.router_config import Balance
 from halffull.controller.endpoints import Endpoint
 from halffull.controller.facts import RouterAnswer
 from halffull.controller.metrics import Metrics
@@ -93,17 +94,25 @@ class Rounds:
         self._pokes.pop(key, None)
 
     async def _watch_routers(self, key: Key, record: Record, pause_s: float) -> None:
-        """Wait so long; ask routers that have not applied the published configuration soon, then ever later."""
+        """Wait so long; ask routers that have not applied the published configuration soon, then ever later.
+
+        What routers would let lapse meanwhile is published again.
+        """
         now, poke, look_s = asyncio.get_running_loop().time, self._pokes[key], FIRST_LOOK_S
         until = now() + pause_s
         while (left_s := until - now()) > TICK_S:
             poke.clear()
             behind = self._behind(key, record)
+            balance = record.config.balance if record.config else Balance()
+            renew_s = max(balance.valid_seconds / 3, 1.0)
+            wait_s = min(left_s, renew_s, look_s if behind else left_s)
             try:
-                async with asyncio.timeout(min(look_s, left_s) if behind else left_s):
+                async with asyncio.timeout(wait_s):
                     await poke.wait()
                 look_s = FIRST_LOOK_S
             except TimeoutError:
+                if balance.replicas and wait_s == renew_s:
+                    self._wake(key)
                 if behind:
                     look_s *= 2
                     await self._ask(key, record)

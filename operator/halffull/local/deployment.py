@@ -60,6 +60,8 @@ class Deployment:
         self.engines = Engines(session, guard, say, changed=self._publish, released=self.router.released)
         self._balance = Balance()
         self._config: RouterConfig | None = None
+        self._unwritten = ""
+        """why the configuration could not be written; empty: it was"""
         self._edited = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -113,7 +115,10 @@ class Deployment:
         await self.engines.stop()
 
     def _publish(self) -> None:
-        """Tell the router what is so now; says nothing new where nothing is."""
+        """Tell the router what is so now; says nothing new where nothing is.
+
+        What cannot be written, as on a full disk, stays as it was until the next time. Raises OSError where nothing was yet.
+        """
         draining = {*self.engines.draining, *self.wanted.deployment.spec.engine.drain}
         entries = self._balance.replicas | {
             name: self._balance.replicas.get(name, ReplicaBalance()).model_copy(update={"drain": True})
@@ -126,9 +131,18 @@ class Deployment:
             self._balance.model_copy(update={"replicas": entries}),
             endpoints=self.replicas,
         )
-        if config != self._config:
-            self._config = config
+        if config == self._config:
+            return
+        try:
             self.router.publish(config)
+        except OSError as error:
+            if self._config is None:
+                raise
+            if str(error) != self._unwritten:
+                self._say(f"{self.name}: what is new cannot be written, the last configuration stays: {error}")
+            self._unwritten = str(error)
+        else:
+            self._config, self._unwritten = config, ""
 
     async def _report(self, old: RouterConfig, new: RouterConfig) -> None:
         """Say when the router has taken an edit."""
@@ -163,7 +177,7 @@ class Deployment:
         while True:
             config = self._config
             interval_s = config.scheduling.rebalance.interval_seconds if config else RETRY_S
-            await asyncio.sleep(interval_s)
+            await self._rest(interval_s)
             settings = balance_settings(config.scheduling if config else Scheduling())
             fleet = balance.observe(fleet, await self._readings(), loop.time(), settings)
             fleet, decision = balance.rebalance(fleet, loop.time(), settings)
@@ -175,6 +189,16 @@ class Deployment:
             reasons = {change.replica: change.reason for change in decision.changes}
             self._balance = balanced(self._balance, self.replicas, decision, reasons, renew=renew)
             self._publish()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait so long; what the router would let lapse meanwhile is published again."""
+        while seconds > (renew_s := max(self._balance.valid_seconds / 3, 1.0)):
+            await asyncio.sleep(renew_s)
+            seconds -= renew_s
+            if self._balance.replicas:
+                self._balance = self._balance.model_copy(update={"renewed": self._balance.renewed + 1})
+                self._publish()
+        await asyncio.sleep(seconds)
 
     async def _readings(self) -> dict[str, balance.Reading]:
         """What replicas and router say now."""

@@ -96,6 +96,22 @@ async def test_a_slow_replica_gets_a_weight_that_is_renewed_and_lifted() -> None
 
 
 @on_virtual_time
+async def test_a_weight_does_not_lapse_between_rare_rounds() -> None:
+    server = Server()
+    async with running(
+        Operator(server, Engines(server, share=0.5), scheduling={"rebalance": {"intervalSeconds": 100}})
+    ):
+        await asyncio.sleep(900)
+        balance = server.config()["balance"]
+        assert list(balance["replicas"]) == ["slow:1"]
+        renewed = []
+        for _ in range(6):
+            await asyncio.sleep(balance["validSeconds"])
+            renewed.append(server.config()["balance"]["renewed"])
+    assert all(later > earlier for earlier, later in itertools.pairwise([balance["renewed"], *renewed]))
+
+
+@on_virtual_time
 async def test_a_replica_that_stands_still_is_suspended_told_once_and_tried_again() -> None:
     server = Server()
     engines = Engines(server, booked=True)
