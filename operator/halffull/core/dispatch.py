@@ -99,12 +99,11 @@ class Dispatcher:
             heappush(self._presumptions, (guess, next(self._ticket), exchange, exchange.attempts))
 
     def started(self, exchange: Exchange, now: float) -> None:
-        """The first generated text came."""
+        """The first generated text came, or of a stream that goes on elsewhere the next."""
         replica, tokens, cached = exchange.replica, exchange.request.prompt_tokens, exchange.cached_tokens
         if replica is None or exchange.phase is not Phase.WAITING:
             return
         exchange.phase = Phase.STREAMING
-        exchange.started_at = now
         self._redispatch.left(exchange, replica)
         if replica.health.succeeded():
             self._note(replica, "its trial went well")
@@ -112,9 +111,11 @@ class Dispatcher:
         if not exchange.presumed:
             if exchange.request.stream:
                 self.books.learn(replica, prefill_work(tokens, cached), now)
-                self.books.first_token(exchange.request, now)
+                if exchange.started_at is None:
+                    self.books.first_token(exchange.request, now)
             replica.started(tokens, now, cached)
             self._changed(replica)
+        exchange.started_at = now
 
     def progressed(self, exchange: Exchange, tokens: int) -> None:
         """More tokens of the answer came."""

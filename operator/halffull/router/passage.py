@@ -57,8 +57,8 @@ class Passage:
         self.exchange: Exchange | None = None
         self._upstream: Upstream | None = None
         self._reconnected = False
-        self._flowing = False
-        """bytes of the answer went to the client"""
+        self._flowing = 0
+        """status with which bytes of the answer went to the client; 0: none have"""
         self._events = self._chunked = False
         """... as server-sent events; in chunks"""
         self._continuation: Continuation | None = None
@@ -179,7 +179,7 @@ class Passage:
         answer.started = True
         opening = answer.release()
         if not self._flowing:
-            self._flowing, self._events = True, answer.events
+            self._flowing, self._events = answer.status, answer.events
             self._chunked = self._client.begin(answer.status, self._own_lines())
             if answer.events:
                 proxy.telemetry.of(exchange.replica.name).first_token(now, now - self.arrived)
@@ -329,7 +329,7 @@ class Passage:
             return
         proxy.telemetry.failures[failure.reason.header] += 1
         self._drop_upstream()
-        self._leave(self._answer.status, failure.reason.header)
+        self._leave(self._flowing, failure.reason.header)
         if self._events:
             events = dialect.error_events(self._kind.dialect, failure)
             self._client.write(framing.chunk(events) + framing.LAST_CHUNK if self._chunked else events)

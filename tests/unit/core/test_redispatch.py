@@ -265,3 +265,16 @@ def test_what_a_replica_stands_still_at_is_not_taken_for_done() -> None:
     world.dispatcher.started(second, world.now)
     assert replica.first_work == 0
     assert replica.prefill_s(0, sent_at + 100) == 0
+
+
+def test_a_stream_that_goes_on_elsewhere_has_begun_once() -> None:
+    world = World("a", "b", policy="sal")
+    stream = world.send(1, to="a")[0]
+    world.dispatcher.started(stream, world.now)
+    world.dispatcher.not_started(stream, Failure(Reason.ENGINE_BROKEN, ""), Fault.LOST, world.now + 60)
+    world.dispatcher.sent(stream, world.now + 60)
+    world.dispatcher.started(stream, world.now + 61)
+
+    assert at(world, [stream]) == ["b"]
+    assert world.dispatcher.books.first_tokens == 1
+    assert [seconds for _, seconds in world.dispatcher.books.started] == [0.0]

@@ -4,6 +4,7 @@ import pytest
 
 from halffull.core.limits import Limits
 from halffull.router.http.framing import LAST_CHUNK, chunk
+from halffull.router.observability.telemetry import Ended
 from in_memory import World
 
 STARTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -52,3 +53,17 @@ async def test_a_stream_that_breaks_behind_its_end_is_complete(body: bytes) -> N
     assert answer.endswith(LAST_CHUNK)
     assert world.proxy.telemetry.completed == 1
     assert not world.proxy.telemetry.failures
+
+
+async def test_a_stream_that_nobody_continues_is_told_of_with_the_status_that_its_client_got() -> None:
+    world = World(STARTS + chunk(EVENT % b"one"), limits=Limits(attempts=1))
+    ends: list[Ended] = []
+    world.proxy.witnesses.append(ends.append)
+    client, transport = world.connect()
+    client.data_received(post(PLAIN))
+    await world.settle(1)
+    world.engine.connections[0][1].close()
+    await world.settle()
+
+    assert b'"error"' in b"".join(transport.written)
+    assert [(ended.status, ended.reason) for ended in ends] == [(200, "engine_broken")]
