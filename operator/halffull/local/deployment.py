@@ -164,7 +164,7 @@ class Deployment:
             self._edited.clear()
             try:
                 await self.engines.follow(self.wanted.deployment)
-            except* StartError as errors:
+            except* (StartError, OSError) as errors:
                 for error in errors.exceptions:
                     self._say(str(error))
                 await asyncio.sleep(RETRY_S)

@@ -106,8 +106,8 @@ class Machine:
             await asyncio.wait(self._ends)  # one of the same name may still hold the ports
         try:
             await self._deployments[key].start()
-        except* StartError as errors:
-            self._say(str(first_error(errors)))
+        except* (StartError, OSError) as errors:
+            self._say(f"{key[1]} does not start: {first_error(errors)}")
             self._remove(key)
         else:
             announce(self._deployments[key])
@@ -152,7 +152,7 @@ class Machine:
             self._folder.cleanup()
 
 
-def first_error(errors: BaseExceptionGroup[StartError]) -> StartError:
+def first_error(errors: BaseExceptionGroup[Exception]) -> Exception:
     """One error of a group: the others are cancellations that it caused, or say the same."""
     for error in errors.exceptions:
         return first_error(error) if isinstance(error, BaseExceptionGroup) else error
