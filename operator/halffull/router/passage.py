@@ -73,9 +73,8 @@ class Passage:
         if isinstance(priority, Failure):
             return priority
         self._priority = priority
-        media_type = head.fields.get(b"content-type") or b"json"
-        is_json = media_type.find(b"json") >= 0 or media_type.lower().find(b"json") >= 0
-        if is_json and head.method == b"POST" and (self._body or self._kind.resendable):  # cancelling needs no body
+        json = (head.fields.get(b"content-type") or b"json").lower().find(b"json") >= 0
+        if head.method == b"POST" and json and (self._body or self._kind.resendable):  # cancelling needs no body
             found = prompt.read(self._body)
             if isinstance(found, Failure):
                 return found
