@@ -8,6 +8,12 @@ from halffull.controller.kube import Kube
 from halffull.controller.scrape import Credentials
 
 
+def names_secrets(owner: ModelDeployment) -> bool:
+    """Whether there is anything to read; pure."""
+    engine = owner.spec.engine
+    return any((engine.ca_secret_ref, engine.api_key_secret_ref, owner.spec.router.admin_token_secret_ref))
+
+
 async def credentials(kube: Kube, owner: ModelDeployment) -> Credentials:
     """Return scheme, authority, API key and admin token; a Secret or key that is absent gives none. Raises ApiError."""
     engine, namespace = owner.spec.engine, owner.metadata.namespace

@@ -18,7 +18,7 @@ from halffull.api.newer import read_known
 from halffull.api.router_config import Balance, RouterConfig, parse_router_config
 from halffull.controller import adoption, children, names, routers
 from halffull.controller.child import TEMPLATE_HASH, Live, Settings
-from halffull.controller.credentials import credentials
+from halffull.controller.credentials import credentials, names_secrets
 from halffull.controller.desired import desired
 from halffull.controller.facts import Facts, Notes
 from halffull.controller.happenings import happenings
@@ -35,6 +35,8 @@ LOG = logging.getLogger(__name__)
 
 REFUSED_S = 30.0
 """time after which children that were refused are tried again"""
+ROTATED_S = 60.0
+"""between two looks at the Secrets of engines and routers, which get theirs as late from the kubelet"""
 
 Document = dict[str, Any]
 
@@ -97,6 +99,8 @@ class Reconciler:
         self._rounds.follow(key)
         if self._children_are_due(record, owner):
             await self._children(key, record, owner, config)
+        elif asyncio.get_running_loop().time() >= record.credentials_due:
+            await self._credentials(key, record, owner)
         known = record.decision is not None or record.outcome != Outcome()
         if not known and record.status.get("observedGeneration") == owner.metadata.generation:
             return  # a restart: what routers have applied is known after the first round, which wakes us
@@ -177,7 +181,7 @@ class Reconciler:
         """Create the Secret, apply and prune children, put the sidecar into adopted workloads."""
         record.children_due = False  # what happens from here on counts again
         try:
-            record.credentials = await credentials(self._kube, owner)
+            await self._credentials(key, record, owner)
             refused_secret = await self._secret(record, owner)
             accounts: tuple[str, ...] = ()
             record.sidecar_problem = ""
@@ -196,6 +200,13 @@ class Reconciler:
             record.children_due = True
             raise
         record.generation = owner.metadata.generation
+
+    async def _credentials(self, key: Key, record: Record, owner: ModelDeployment) -> None:
+        """Read the Secrets that are named, and again in a while: they are rotated, and not watched."""
+        record.credentials, record.credentials_due = await credentials(self._kube, owner), float("inf")
+        if names_secrets(owner):
+            record.credentials_due = asyncio.get_running_loop().time() + ROTATED_S
+            self._wake_later(key, ROTATED_S)
 
     async def _secret(self, record: Record, owner: ModelDeployment) -> str:
         """Create the Secret, once; return why the API server refuses it, or an empty text."""

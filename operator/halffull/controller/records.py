@@ -71,6 +71,8 @@ class Record:
     changes: list[Change] = field(default_factory=list)
     """of weights, not published yet"""
     credentials: Credentials = field(default_factory=Credentials)
+    credentials_due: float = float("inf")
+    """when they are read again"""
     status: Document = field(default_factory=dict)
     """as written last"""
     status_hash: str = ""

@@ -4,6 +4,7 @@ What a real API server makes of the same calls is tested in tests/cluster.
 """
 
 import asyncio
+import base64
 import itertools
 
 from halffull.controller.kube import ApiError
@@ -200,3 +201,18 @@ async def test_a_resource_that_is_gone_is_left_alone() -> None:
 
     assert len(server.written) + len(server.statuses) == writes
     assert operator.records.get(KEY) is None
+
+
+@on_virtual_time
+async def test_a_secret_that_is_rotated_is_read_again() -> None:
+    server = Server()
+    engine = {"type": "vllm", "endpoints": ["fast:1"], "apiKeySecretRef": {"name": "s", "key": "k"}}
+    operator = Operator(server, Engines(server), engine=engine)
+    async with running(operator):
+        for key in ("first", "second", "third"):
+            data = {"k": base64.b64encode(key.encode()).decode()}
+            server.objects["Secret", "s"] = {"metadata": {"name": "s"}, "data": data}
+            await asyncio.sleep(90)
+            record = operator.records.get(KEY)
+            assert record is not None
+            assert record.credentials.api_key == key
