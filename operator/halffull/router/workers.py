@@ -90,18 +90,11 @@ class Workers:
     async def _keep(self, number: int, port: int) -> int:
         """Run one worker, again if it ends by itself; return its status once it was told to stop."""
         while True:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "halffull", "router", *self._place.arguments, "--host", self._place.host),
-                *("--port", str(port), "--reuse-port", "--admin-socket", str(self._socket(number))),
-                *("--ready-file", str(self._ready(number))),
-                *self._peering(number),
-                *self._recording(number),
-                stdout=asyncio.subprocess.DEVNULL,
-            )
-            self._processes[number] = process
-            if self._stopping.is_set():
-                process.terminate()
-            status = await process.wait()
+            try:
+                status = await self._work(number, port)
+            except OSError as error:  # no memory for a process, maybe: the other workers go on
+                LOG.warning("worker %d cannot be started: %s", number, error)
+                status = 1
             if self._stopping.is_set():
                 return status
             LOG.error("worker %d ended with status %d: starting it again", number, status)
@@ -111,6 +104,21 @@ class Workers:
                 async with asyncio.timeout(RESTART_S):
                     await self._stopping.wait()
                 return status
+
+    async def _work(self, number: int, port: int) -> int:
+        """Run one worker once; return its status. Raises OSError where it cannot be started."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "halffull", "router", *self._place.arguments, "--host", self._place.host),
+            *("--port", str(port), "--reuse-port", "--admin-socket", str(self._socket(number))),
+            *("--ready-file", str(self._ready(number))),
+            *self._peering(number),
+            *self._recording(number),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        self._processes[number] = process
+        if self._stopping.is_set():
+            process.terminate()
+        return await process.wait()
 
     def _peering(self, number: int) -> list[str]:
         """Arguments by which a worker shares its books with the others, and with routers of other pods."""

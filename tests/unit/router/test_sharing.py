@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from halffull.router.peers.link import VERSION, Hello, Told, framed
+from halffull.core.books import Replica
+from halffull.router.peers import sharing
+from halffull.router.peers.link import VERSION, Hello, Link, Told, framed
 from halffull.router.peers.sharing import Sharing
 from in_memory import Transport, World
 
@@ -69,3 +71,32 @@ async def test_an_address_that_is_dropped_while_it_is_dialed_leaves_nothing() ->
         await asyncio.sleep(0)
 
         assert not made._opening
+
+
+async def test_an_address_that_can_be_no_name_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "RETRY_S", 0.0)
+    monkeypatch.setattr(sharing, "RETRY_MOST_S", 0.0)
+    async with router() as (_, made):
+        dialed, connect = [], made._connect
+
+        async def counting(link: Link, address: sharing.Address) -> None:
+            dialed.append(link)
+            await connect(link, address)
+
+        made._connect = counting
+        made.found([("a..b", 1)])
+        async with asyncio.timeout(10):
+            while len(dialed) < 3:
+                await asyncio.sleep(0)
+
+
+async def test_replicas_that_have_left_are_forgotten() -> None:
+    async with router() as (world, made):
+        for number in range(100):
+            replica = Replica(f"pod-{number}", "192.0.2.1", 1)
+            world.proxy.add(replica)
+            assert made.owns(replica)
+            world.proxy.remove(replica)
+            made._share_out()
+
+        assert len(made._owners) <= 1

@@ -262,6 +262,8 @@ class Sharing:
         for place, name in enumerate(sorted(replicas)):
             mine = routers[place % len(routers)] == self.name
             replicas[name].deference_s = 0.0 if mine else DEFERENCE_S
+        if len(self._owners) > len(replicas):  # some have left
+            self._owners.clear()
 
     def _expire(self, peer: str) -> None:
         """A lost peer did not come back."""
@@ -289,7 +291,7 @@ class Sharing:
             if peer not in self.links:
                 link = self._open(dialed=True)
                 try:
-                    with suppress(OSError, TimeoutError):
+                    with suppress(OSError, TimeoutError, UnicodeError):  # the last: it can be no name
                         async with asyncio.timeout(HANDSHAKE_S):
                             await self._connect(link, address)
                         await link.closed
