@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from certificates import certify
 from halffull.router.http.tls import ServerTls
 from processes import running
 from routers import write_config
@@ -17,19 +18,6 @@ from routers import write_config
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="openssl, which makes the certificates, is missing"
 )
-
-
-def certify(folder: Path) -> None:
-    """Make a self-signed certificate for 127.0.0.1 and its key, and put both in place at once as the kubelet does."""
-    made = folder.parent / f"{folder.name}-{len(list(folder.parent.iterdir()))}"
-    made.mkdir()
-    names = ["-subj", "/CN=router", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(made / "tls.key"), "-out", str(made / "tls.crt")]
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "1"]
-    subprocess.run(["openssl", "req", "-x509", *curve, *names, *files], check=True, capture_output=True)
-    link = folder.parent / "link"
-    link.symlink_to(made.name)
-    link.replace(folder)
 
 
 def served(port: int) -> str:

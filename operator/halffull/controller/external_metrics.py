@@ -5,7 +5,9 @@ them. Every operator answers alike, the one that acts and those that stand by: f
 request. Who calls directly is not asked who it is and learns no more than `/metrics` tells.
 """
 
+import asyncio
 import datetime as dt
+import logging
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -18,6 +20,10 @@ from aiohttp import web
 
 from halffull.controller.kube import ApiError, Document, Kube
 
+LOG = logging.getLogger(__name__)
+RENEW_S = 60.0
+"""between two looks at the certificate, which is renewed in its files: one that expires stops autoscalers, and deletions of
+namespaces with them"""
 GROUP_VERSION = "external.metrics.k8s.io/v1beta1"
 METRIC = "halffull_operator_desired_replicas"
 """the same name as in `/metrics`, so that the same autoscaler goes with Prometheus' adapter"""
@@ -36,8 +42,19 @@ class Serving:
     def tls(self) -> ssl.SSLContext:
         """Return how to identify ourselves. Raises OSError where the files are not there or not a certificate."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self.certificate / "tls.crt", self.certificate / "tls.key")
+        self._load(context)
         return context
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Use what is in the files now for new connections; what cannot be used is logged, and the last one stays."""
+        try:
+            self.tls()  # a load that fails half-way would leave `context` with a certificate and another's key
+            self._load(context)
+        except OSError as error:
+            LOG.warning("the certificate in %s is not used: %s", self.certificate, error)
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        context.load_cert_chain(self.certificate / "tls.crt", self.certificate / "tls.key")
 
 
 @asynccontextmanager
@@ -49,10 +66,21 @@ async def served(kube: Kube, serving: Serving | None) -> AsyncIterator[None]:
     runner = web.AppRunner(application(kube), access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, serving.host, serving.port, ssl_context=serving.tls()).start()
-        yield
+        context = serving.tls()
+        await web.TCPSite(runner, serving.host, serving.port, ssl_context=context).start()
+        renewing = asyncio.create_task(_renew(serving, context))
+        try:
+            yield
+        finally:
+            renewing.cancel()
     finally:
         await runner.cleanup()
+
+
+async def _renew(serving: Serving, context: ssl.SSLContext) -> None:
+    while True:
+        await asyncio.sleep(RENEW_S)
+        serving.renew(context)
 
 
 def application(kube: Kube) -> web.Application:
