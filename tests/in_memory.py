@@ -32,6 +32,7 @@ class Transport(asyncio.Transport):
         self.reading = True
         self.closed = False
         self.half_closed = False
+        self.unsent = 0
         self._lost = lost
         self._wrote = wrote
 
@@ -66,7 +67,7 @@ class Transport(asyncio.Transport):
         self.half_closed = True
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
 
 class ScriptedPool(Pool):

@@ -336,7 +336,9 @@ class Router:
         await self._pause(drain.accept_seconds)
         proxy.stop_listening()
         deadline = self._loop.time() + drain.seconds
-        while proxy.passages and self._loop.time() < deadline and not self._hurry.is_set():
+        while (
+            any(client.busy for client in proxy.clients) and self._loop.time() < deadline and not self._hurry.is_set()
+        ):
             await self._pause(TICK_S)
         if proxy.passages:
             LOG.warning("drain ends with %d unfinished requests", len(proxy.passages))

@@ -136,6 +136,22 @@ async def test_a_client_that_stops_reading_its_last_answer_is_dropped_in_the_end
     assert client.deadline > world.now
 
 
+async def test_a_client_is_busy_until_it_has_its_answer() -> None:
+    world = World()
+    client, transport = world.connect()
+    assert not client.busy
+    client.data_received(MODELS[:9])
+    assert client.busy
+    client.data_received(MODELS[9:])
+    await world.settle()
+    assert not client.busy
+    transport.unsent = 1
+    assert client.busy
+    client.close()
+    await world.settle()
+    assert not client.busy
+
+
 async def test_a_refused_client_is_listened_to_a_little_longer() -> None:
     world = World()
     client, transport = world.connect()

@@ -324,6 +324,11 @@ class Client(asyncio.Protocol):
         """Whether it has no request, not even a part of one."""
         return self._current is None and self._body is None and not self._unread
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has a request, or a part of one, or has still to get some of an answer."""
+        return not self.idle or (self._transport is not None and self._transport.get_write_buffer_size() > 0)
+
     # --- inside
 
     def _gone(self) -> None:
