@@ -12,7 +12,7 @@ from typing import Any, Literal
 from halffull.controller.names import API_VERSION
 
 NOTE_LIMIT = 1024
-"""longest note that the API server takes"""
+"""longest note that the API server takes, in bytes"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def event(about: Mapping[str, Any], happening: Happening, reporter: str, now: dt
         "type": happening.type,
         "reason": happening.reason,
         "action": happening.action,
-        "note": happening.note[:NOTE_LIMIT],
+        "note": happening.note.encode()[:NOTE_LIMIT].decode(errors="ignore"),
         "regarding": {
             "apiVersion": API_VERSION,
             "kind": about["kind"],

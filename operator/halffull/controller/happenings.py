@@ -22,7 +22,9 @@ def happenings(before: Document, after: Document, changes: Sequence[Change] = ()
         )
         for change in changes
     ]
-    if holds(after, "PolicyApplied") and not holds(before, "PolicyApplied"):
+    # it may be in force before a status could say that it is not yet
+    anew = not holds(before, "PolicyApplied") or before.get("policy") != after.get("policy")
+    if holds(after, "PolicyApplied") and anew:
         told.append(Happening("PolicyApplied", "Apply", _message(after, "PolicyApplied")))
     for kind, reasons, action in (
         ("PolicyApplied", {"PolicyNotFound", "PolicyInvalid", "RefusedByRouter"}, "Apply"),

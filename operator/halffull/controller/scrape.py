@@ -106,7 +106,7 @@ class Scraper:
                 ) as response,
             ):
                 if response.status != 200:
-                    raise ValueError(f"status {response.status}")
+                    raise ValueError(f"answered {response.status}")
                 body = bytearray()
                 async for chunk in response.content.iter_any():
                     body += chunk
@@ -120,7 +120,10 @@ class Scraper:
 
 def _answer(answer: bytes | Exception) -> RouterAnswer:
     if isinstance(answer, Exception):
-        return RouterAnswer(error=f"status unknown: {type(answer).__name__}")
+        why = (
+            str(answer) if type(answer) is ValueError else type(answer).__name__
+        )  # ours says what, others say it at length
+        return RouterAnswer(error=f"status unknown: {why}")
     try:
         document = json.loads(answer)
     except (ValueError, RecursionError):

@@ -55,3 +55,20 @@ async def test_only_what_has_the_form_of_a_status_is_taken_for_one(said: str, ta
 
     assert (answers["r"].document is not None) is taken
     assert bool(answers["r"].error) is not taken
+
+
+async def test_a_router_that_refuses_us_is_told_by_what_it_answers() -> None:
+    async def status(_: web.Request) -> web.Response:
+        return web.Response(status=401)
+
+    app = web.Application()
+    app.router.add_get("/status", status)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    async with aiohttp.ClientSession() as session:
+        answers = await Scraper(session, Metrics()).routers([Endpoint("r", host, port, ready=True)], Credentials())
+    await runner.cleanup()
+
+    assert answers["r"].error == "status unknown: answered 401"

@@ -1,5 +1,6 @@
 """What the golden files cannot show: when a status is written, what an Event tells, and how states are judged."""
 
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from halffull.api.router_config import Balance
 from halffull.controller.conditions import Conditions
 from halffull.controller.endpoints import Endpoint
+from halffull.controller.events import NOTE_LIMIT, Happening, event
 from halffull.controller.facts import Facts, RouterAnswer
 from halffull.controller.happenings import happenings
 from halffull.controller.policy_status import policy_status
@@ -88,6 +90,15 @@ def test_what_changed_is_told_once() -> None:
     assert reasons(applied, rolling) == []
     assert reasons(applied, lost) == ["PolicyNotFound"]
     assert reasons(lost, lost) == []
+    # routers may be done before a status tells that they are at it
+    assert reasons({**applied, "policy": "sal"}, {**applied, "policy": "random"}) == ["PolicyApplied"]
+
+
+def test_a_note_is_cut_to_what_the_api_server_takes_in_bytes() -> None:
+    about = {"kind": "ModelDeployment", "metadata": {"name": "d", "namespace": "n", "uid": "u"}}
+    note = event(about, Happening("R", "A", "ä" * 1000), "operator", dt.datetime.now(dt.UTC))["note"]
+
+    assert note == "ä" * (NOTE_LIMIT // 2)
 
 
 def test_silent_replicas_and_their_return_are_told() -> None:
