@@ -55,6 +55,19 @@ async def test_a_stream_that_breaks_behind_its_end_is_complete(body: bytes) -> N
     assert not world.proxy.telemetry.failures
 
 
+@pytest.mark.parametrize("text", [b"it ends with data: [DONE]", b"[DONE]\\n\\n"])
+async def test_a_text_about_the_end_of_streams_is_not_one(text: bytes) -> None:
+    world = World(STARTS + chunk(EVENT % text), limits=Limits(attempts=1))
+    client, transport = world.connect()
+    client.data_received(post(TOOLS))
+    await world.settle(1)
+    world.engine.connections[0][1].close()
+    await world.settle()
+
+    assert b'"error"' in b"".join(transport.written)
+    assert sum(world.proxy.telemetry.failures.values()) == 1
+
+
 async def test_a_stream_that_nobody_continues_is_told_of_with_the_status_that_its_client_got() -> None:
     world = World(STARTS + chunk(EVENT % b"one"), limits=Limits(attempts=1))
     ends: list[Ended] = []

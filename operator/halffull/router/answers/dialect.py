@@ -82,10 +82,10 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """what decoding raises where the bytes are no JSON, no UTF-8, or nested too deeply"""
 ENDS = {
-    api: tuple(mark if api is Dialect.OPENAI else b"event: " + mark for mark in marks)
+    api: tuple((mark if api is Dialect.OPENAI else b"event: " + mark) + end for mark in marks for end in (b"\n", b"\r"))
     for api, marks in STREAM_ENDS.items()
 }
-"""what closes a stream, by API; nothing: any end is right"""
+"""what closes a stream, by API, with the end of its line, which no text in JSON has; nothing: any end is right"""
 LONGEST_END = max(len(mark) for marks in ENDS.values() for mark in marks)
 _RESPONSE_ID = re.compile(rb'"id":\s*"(resp_[!-~]{1,128}?)"')
 _QUIET = {
