@@ -219,13 +219,16 @@ async def test_errors_name_their_reason(path: str, body: bytes, status: int, rea
 async def test_models_are_listed_and_aliases_are_rewritten() -> None:
     engine = Engine(whole(PLAIN))
     async with world(engine) as w:
-        w.proxy.dispatcher.books.replicas["r0"].models = ("m", "adapter")
+        w.proxy.dispatcher.books.replicas["r0"].models = ("m", "adapter", "org/lora")
         listed = parse(await w.raw(b"GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
         one = parse(await w.raw(b"GET /v1/models/adapter HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+        for path in (b"org/lora", b"org%2Flora"):
+            got = await w.raw(b"GET /v1/models/%b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path)
+            assert json.loads(parse(got)[2])["id"] == "org/lora"
         none = parse(await w.raw(b"GET /v1/models/nope HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
         aliased = await w.post(b'{"model": "alias", "seed": 1.50, "messages": []}')
 
-        assert [row["id"] for row in json.loads(listed[2])["data"]] == ["adapter", "alias", "m"]
+        assert [row["id"] for row in json.loads(listed[2])["data"]] == ["adapter", "alias", "m", "org/lora"]
         assert json.loads(one[2])["id"] == "adapter"
         assert none[0] == 404
         assert aliased[0] == 200

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Any
+from urllib.parse import unquote
 
 from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
@@ -380,7 +381,7 @@ class Proxy:
 
     def _answer_itself(self, client: Client, head: Head) -> None:
         request_id = self.request_id(head)
-        wanted = head.path.removeprefix("/v1/models").removeprefix("/")
+        wanted = unquote(head.path.removeprefix("/v1/models").removeprefix("/"))
         if head.path == "/health":
             body, lines = b"", [framing.own_lines(request_id)]
         elif head.path == "/v1/models":
