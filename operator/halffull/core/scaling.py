@@ -10,6 +10,9 @@ from math import ceil
 
 from halffull.core.values import Signals
 
+MOST = 10_000
+"""replicas that a ModelDeployment may ask for; an engine may say that any number of requests wait"""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -84,7 +87,7 @@ def scaled(
     recent = [s.demand if s.told else 0.0 for s in samples if now - s.at <= limits.up_s]
     since = now - samples[0].at
     desired = current
-    if since >= limits.up_s and (up := ceil(min(recent) / limits.high)) > current:
+    if since >= limits.up_s and (up := min(ceil(min(recent) / limits.high), MOST)) > current:
         desired = up
     elif since >= limits.down_s * 0.95 and all(s.whole for s in samples):
         desired = min(current, ceil(max(s.demand for s in samples) / limits.low))

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+MOST = 1e15
+"""no count of an engine comes near; what is more is garbage, of which sums and quotients need not be numbers"""
 LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 
 
@@ -104,13 +106,13 @@ def _combine(series: Series, lines: Iterator[bytes]) -> float | None:
 
 
 def number(text: bytes) -> float | None:
-    """Return a sample's or a label's value (a timestamp may follow); None for what is no finite number of at least 0."""
+    """Return a sample's or a label's value (a timestamp may follow); None for what is no number of 0 to MOST."""
     words = text.split(maxsplit=1)
     try:
         value = float(words[0])
     except (IndexError, ValueError):
         return None
-    return value if math.isfinite(value) and value >= 0 else None
+    return value if 0 <= value <= MOST else None
 
 
 def total(value: float | None, extra: float | None) -> float | None:

@@ -87,3 +87,7 @@ def test_an_engine_that_runs_requests_and_does_not_tell_its_memory_is_not_idle()
     silent = Signals(running=5, waiting=0)
     assert set(rounds(Demand(), [silent, silent], 2, seconds=900)[1]) == {2}
     assert rounds(Demand(), [Signals(running=0, waiting=0)], 1, seconds=400)[1][-1] == 0
+
+
+def test_a_count_that_cannot_be_asks_for_no_more_than_may_be() -> None:
+    assert rounds(Demand(), [engine(0.5, waiting=1e15)], 2)[1][-1] == 10_000

@@ -34,6 +34,8 @@ GAUGE = Series((b"a:running",))
         ("a:running NaN\n", None),
         ("a:running +Inf\n", None),
         ("a:running -1\n", None),
+        ("a:running 1e15\n", 1e15),
+        ("a:running 1e308\n", None),  # sums of such would be infinite
         ("a:running x\n", None),
         ("a:running{\n", None),
         ('a:running{engine="0"} NaN\na:running{engine="1"} 2\n', 2),
