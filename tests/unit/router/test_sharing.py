@@ -100,3 +100,18 @@ async def test_replicas_that_have_left_are_forgotten() -> None:
             made._share_out()
 
         assert len(made._owners) <= 1
+
+
+async def test_a_stranger_that_speaks_slowly_is_dropped_in_time() -> None:
+    async with router() as (world, made):
+        stranger = made._accept()
+        transport = Transport(stranger.connection_lost)
+        stranger.connection_made(transport)
+        hello = framed(Hello(VERSION, "two", b"n" * 16))
+        for start in range(len(hello) - 1):
+            if not transport.closed:
+                stranger.data_received(hello[start : start + 1])
+            world.now += 1.0
+            made._tick()
+
+        assert transport.closed

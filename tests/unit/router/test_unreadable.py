@@ -66,6 +66,20 @@ def test_answers(data: bytes) -> None:
     assert dialect.stream_usage(b"data: " + data + b"\n\n") == (None, None)
 
 
+@pytest.mark.parametrize("tokens", [b"-5000", b"1000000000000000000", b"1e400"])
+async def test_counts_that_no_answer_has_teach_nothing(tokens: bytes) -> None:
+    body = b'{"choices":[],"usage":{"prompt_tokens":%b,"completion_tokens":%b}}' % (tokens, tokens)
+    world = World(
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    before = world.proxy.ratio.value
+    assert (await world.send(post(b'{"model":"m","messages":[{"role":"user","content":"x"}]}'))).endswith(body)
+
+    assert world.proxy.ratio.value == before
+    assert world.replica.freed_tokens in range(100)
+    assert not world.leaks()
+
+
 STREAMED = b'"model":"m","stream":true,"messages":[{"role":"user","content":"x"}]'
 STARTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 

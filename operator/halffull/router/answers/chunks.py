@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from halffull.router.answers.dialect import UNREADABLE
+from halffull.router.answers.dialect import UNREADABLE, Count
 
 
 class Choice(msgspec.Struct):
@@ -32,8 +32,8 @@ class Choice(msgspec.Struct):
 class Usage(msgspec.Struct):
     """Tokens so far."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
 
 
 class Chunk(msgspec.Struct):

@@ -5,7 +5,7 @@ Pure; called by `passage` and `answer`, and by `proxy` for answers of its own.
 
 import re
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -45,11 +45,15 @@ class Event(Enum):
     """the engine has died"""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
+"""of tokens, as an answer may tell it: what no prompt and no answer has is not believed, or estimates would learn from it"""
+
+
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
 
 
 class _Choice(msgspec.Struct):

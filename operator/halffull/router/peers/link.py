@@ -114,6 +114,7 @@ class Link(asyncio.Protocol):
         self.here, self.there = "", ""
         """IP addresses of both ends; empty on a Unix socket"""
         self.heard_at = now()
+        """when it last said something; of a stranger, who has so long to prove itself, when it came"""
         self.closed = asyncio.get_running_loop().create_future()
         self._nonce = secrets.token_bytes(16)
         self._their_nonce = b""
@@ -143,12 +144,14 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         self._transport = cast("asyncio.Transport", transport)
+        self.heard_at = self._now()
         self.here, self.there = _ip(transport.get_extra_info("sockname")), _ip(transport.get_extra_info("peername"))
         self.send(framed(Hello(VERSION, self._host.name, self._nonce)))
 
     def data_received(self, data: bytes) -> None:
         """Take whole messages."""
-        self.heard_at = self._now()
+        if self.proved:
+            self.heard_at = self._now()
         buffer = self._buffer
         buffer += data
         start = 0
@@ -212,7 +215,7 @@ class Link(asyncio.Protocol):
         if token is None or not hmac.compare_digest(proof.mac, self._mac(token, ours=False)):
             self.drop("it does not know the token")
             return
-        self.proved = True
+        self.proved, self.heard_at = True, self._now()
         self._host.ready(self)
 
     def _mac(self, token: bytes, *, ours: bool) -> bytes:
