@@ -281,15 +281,22 @@ class Reconciler:
             if record.status_hash != hash_:  # right as it stands, which a SchedulingPolicy may wait for
                 record.status_hash = hash_
                 self._wrote(key)
+            await self._tell(record, document, made)  # of a replica that is not among those listed
             return
         if delay > 0:
             self._wake_later(key, delay)
             return
         await self._kube.apply_status(_with_status(document, made))
-        before, changes = record.status, record.changes
-        record.status, record.status_at, record.status_hash, record.changes = made, now, hash_, []
+        before = record.status
+        record.status, record.status_at, record.status_hash = made, now, hash_
         self._wrote(key)
-        await self._teller.tell({**document, "kind": "ModelDeployment"}, happenings(before, made, changes))
+        await self._tell(record, document, before)
+
+    async def _tell(self, record: Record, document: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+        """Tell what changed since the status `before`, and with the replicas."""
+        changes, record.changes = record.changes, []
+        told = happenings(before, record.status, changes)
+        await self._teller.tell({**document, "kind": "ModelDeployment"}, told)
 
 
 def _with_status(document: Mapping[str, Any], made: Document) -> Document:

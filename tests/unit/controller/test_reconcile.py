@@ -8,6 +8,7 @@ import base64
 import itertools
 
 from halffull.controller.kube import ApiError
+from halffull.core.balance import Change
 from in_memory_operator import KEY, Engines, Operator, Server, reason, running
 from virtual_time import on_virtual_time
 
@@ -216,3 +217,22 @@ async def test_a_secret_that_is_rotated_is_read_again() -> None:
             record = operator.records.get(KEY)
             assert record is not None
             assert record.credentials.api_key == key
+
+
+@on_virtual_time
+async def test_a_change_that_no_status_shows_is_told() -> None:
+    """As of a replica beyond the hundred that are listed."""
+    server = Server()
+    operator = Operator(server, Engines(server))
+    async with running(operator):
+        await asyncio.sleep(400)
+        statuses = len(server.statuses)
+        record = operator.records.get(KEY)
+        assert record is not None
+        record.changes.append(Change("far:1", 1.0, 0.5, "runs at half the speed"))
+        for _ in range(2):
+            operator.queue.wake(KEY)
+            await asyncio.sleep(5)
+
+    assert len(server.statuses) == statuses
+    assert server.events.count("Rebalanced") == 1
