@@ -17,6 +17,7 @@ class ServerTls:
         """
         self._files = (folder / "tls.crt", folder / "tls.key")
         self._seen = self._identity()
+        self._wrong = ""
         self.context = self._load(_context())
 
     def renew(self) -> None:
@@ -24,12 +25,16 @@ class ServerTls:
         try:
             seen = self._identity()
             if seen == self._seen:
+                self._wrong = ""
                 return
             self._load(_context())
             self._load(self.context)
         except OSError as error:
-            LOG.warning("the renewed certificate in %s is not used: %s", self._files[0].parent, error)
+            if str(error) != self._wrong:
+                LOG.warning("the renewed certificate in %s is not used: %s", self._files[0].parent, error)
+            self._wrong = str(error)
         else:
+            self._wrong = ""
             LOG.info("certificate in %s renewed", self._files[0].parent)
             self._seen = seen
 

@@ -8,7 +8,8 @@ Wire: frames topic, sequence number (8 bytes, big-endian), msgpack of [time, eve
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from halffull.core.kv_events import Cleared, EngineCache, Event, Removed, Stored
 from halffull.core.prefix import PrefixIndex
 from halffull.core.values import Request
 from halffull.router.sources.engine_client import FAILURES, EngineClient
+from halffull.router.supervision import again
 
 try:
     import zmq
@@ -38,7 +40,7 @@ class BlockStored(msgspec.Struct, tag=True):
 
     block_hashes: list[int | bytes]
     parent_block_hash: int | bytes | None = None
-    block_size: int = 16
+    block_size: Annotated[int, msgspec.Meta(ge=1)] = 16
     medium: str | None = None
     group_idx: int | None = None
     session_id: str | None = None
@@ -114,7 +116,9 @@ class KvEvents:
             self.errors.pop(replica, None)
         for replica in there - self._tasks.keys():
             self.caches[replica] = EngineCache(self._index, replica.name)
-            self._tasks[replica] = asyncio.get_running_loop().create_task(self._keep(replica))
+            self._tasks[replica] = asyncio.get_running_loop().create_task(
+                again(partial(self._keep, replica), f"KV events of {replica.name}")
+            )
 
     def compare(self, replicas: Iterable[Replica]) -> None:
         """Hold the index against what the engines counted up to their last scrape."""
