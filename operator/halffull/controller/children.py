@@ -16,8 +16,11 @@ Document = dict[str, Any]
 
 
 async def apply(kube: Kube, observed: Observed, record: Record, key: Key, objects: Iterable[Document]) -> Outcome:
-    """Apply each object that is not as it was applied last. Raises ApiError where trying again may help."""
-    taken, refused = [], []
+    """Apply each object that is not as it was applied last. Raises ApiError where trying again may help.
+
+    One at which the server fails, as where a webhook of its kind is down, keeps none of the others back.
+    """
+    taken, refused, failed = [], [], None
     for document in objects:
         ref = Ref.of(document)
         there = observed.children[key].get(ref)
@@ -33,11 +36,16 @@ async def apply(kube: Kube, observed: Observed, record: Record, key: Key, object
         try:
             after = child_of(await kube.apply(document))
         except ApiError as error:
-            if not error.refusal:
+            if error.refusal:
+                refused.append(f"{ref.kind} {ref.name}: {error}")
+            elif error.status >= 500:
+                failed = error
+            else:
                 raise
-            refused.append(f"{ref.kind} {ref.name}: {error}")
         else:
             record.applied[ref] = Applied(sent, after.version)
+    if failed is not None:
+        raise failed
     return Outcome(tuple(taken), tuple(refused))
 
 

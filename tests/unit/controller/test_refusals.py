@@ -98,3 +98,17 @@ async def test_a_patch_without_names_is_told() -> None:
         "ChildRefused",
         "podTemplatePatch: each element of containers needs 'name'",
     )
+
+
+@on_virtual_time
+async def test_a_kind_at_which_the_server_fails_keeps_no_other_back() -> None:
+    server = Server()
+    server.refuses["Role"] = ApiError(500, "failed calling webhook")
+    operator = Operator(server, Engines(server))
+    async with running(operator):
+        await asyncio.sleep(5)
+        assert ("Deployment", "d-router") in server.objects
+        assert operator.failures, "it is tried again"
+        server.refuses.clear()
+        await asyncio.sleep(60)
+    assert ("Role", "d-router") in server.objects
