@@ -14,7 +14,7 @@ from typing import Literal
 
 MOST = 1e15
 """no count of an engine comes near; what is more is garbage, of which sums and quotients need not be numbers"""
-LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+LABEL = re.compile(rb'(?<![a-zA-Z0-9_])([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,3 +137,9 @@ def test_garbage_gives_none_or_a_sane_number(adapter, body):
             continue
         assert value is None or 0 <= value < float("inf"), field.name
     assert found.kv_usage is None or found.kv_usage <= 1
+
+
+def test_a_long_line_is_read_in_one_pass() -> None:
+    """Tried again from each of its letters, this one would take an hour."""
+    body = b"vllm:num_requests_running{%b} 3\n" % (b"a" * (1 << 20))
+    assert ENGINES["vllm"].signals(body).running == 3
