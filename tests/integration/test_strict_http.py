@@ -296,7 +296,7 @@ async def test_what_an_engine_gets_is_written_anew() -> None:
     engine = Engine(whole(PLAIN))
     extra = (
         b"connection: close, x-hop\r\nx-hop: 1\r\nkeep-alive: 5\r\nte: trailers\r\nproxy-connection: x\r\nupgrade: h2c\r\n"
-        b"x-kept: \xe4\r\ncookie: a=b\r\ncookie: c=d\r\n"
+        b"x-kept: \xe4\r\ncookie: a=b\r\ncookie: c=d\r\naccept-encoding: gzip\r\n"
     )
     request = post(CHAT % b"false", extra=extra).replace(b"POST /v1", b"POST http://router/v1")
     async with world(engine) as w:

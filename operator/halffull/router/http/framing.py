@@ -21,9 +21,17 @@ HOP_BY_HOP = frozenset(
 )
 """meant for one connection only (RFC 9110 section 7.6.1)"""
 REWRITTEN = frozenset(
-    {b"content-length", b"host", b"expect", b"x-halffull-priority", b"x-halffull-caller", b"x-halffull-resume"}
+    {
+        b"accept-encoding",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"x-halffull-caller",
+        b"x-halffull-priority",
+        b"x-halffull-resume",
+    }
 )
-"""written anew, or meant for us"""
+"""written anew, or meant for us; answers come as they are, not compressed, since they are read on their way"""
 BODILESS = frozenset({204, 304})
 """status of answers that end with their head"""
 OURS = frozenset({b"x-request-id", b"x-halffull-replica", b"x-halffull-reason"})
