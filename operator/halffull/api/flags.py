@@ -11,40 +11,35 @@ from pathlib import Path
 def port(text: str) -> int:
     """Return a port to listen on, 0 for any free one. ArgumentTypeError if it is none, as below."""
     number = _whole(text)
-    if not 0 <= number <= 65535:
-        raise ArgumentTypeError(f"{text} is not allowed; allowed: 0 to 65535")
+    _require(0 <= number <= 65535, text, "0 to 65535")
     return number
 
 
 def count(text: str) -> int:
     """Return a whole number of 1 or more."""
     number = _whole(text)
-    if number < 1:
-        raise ArgumentTypeError(f"{text} is not allowed; allowed: 1 or more")
+    _require(number >= 1, text, "1 or more")
     return number
 
 
 def positive(text: str) -> float:
     """Return a number above 0."""
     value = _number(text)
-    if value <= 0:
-        raise ArgumentTypeError(f"{text} is not allowed; allowed: more than 0")
+    _require(value > 0, text, "more than 0")
     return value
 
 
 def not_negative(text: str) -> float:
     """Return a number of 0 or more."""
     value = _number(text)
-    if value < 0:
-        raise ArgumentTypeError(f"{text} is not allowed; allowed: 0 or more")
+    _require(value >= 0, text, "0 or more")
     return value
 
 
 def share(text: str) -> float:
     """Return a number from 0 to 1."""
     value = _number(text)
-    if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text} is not allowed; allowed: 0 to 1")
+    _require(0 <= value <= 1, text, "0 to 1")
     return value
 
 
@@ -56,6 +51,11 @@ def new_file(text: str) -> Path:
     if not path.parent.is_dir():
         raise ArgumentTypeError(f"there is no folder {path.parent}")
     return path
+
+
+def _require(right: bool, text: str, allowed: str) -> None:  # noqa: FBT001
+    if not right:
+        raise ArgumentTypeError(f"{text} is not allowed; allowed: {allowed}")
 
 
 def _whole(text: str) -> int:

@@ -87,6 +87,11 @@ class Balance(Document):
     """counts up while something is not neutral, so that the document changes and routers take it anew"""
     replicas: dict[str, ReplicaBalance] = Field(default_factory=dict)
 
+    @property
+    def renew_seconds(self) -> float:
+        """Seconds after which it is published again, so that nothing lapses though two times fail."""
+        return self.valid_seconds / 3
+
 
 class RouterConfig(Document):
     """All that a router needs to know of its ModelDeployment."""

@@ -139,7 +139,7 @@ class Reconciler:
         now = asyncio.get_running_loop().time()
         replicas = {e.name for e in self._observed.engines_of(key, self._observed.deployments[key])}
         balance = before.balance if before else Balance()
-        renew = record.decision is not None and now - record.published_at >= balance.valid_seconds / 3
+        renew = record.decision is not None and now - record.published_at >= balance.renew_seconds
         reasons = {change.replica: change.reason for change in record.changes}
         drained = owner.spec.engine.drain
         balance = balanced(balance, replicas, record.decision, reasons, drained=drained, renew=renew)

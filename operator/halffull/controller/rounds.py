@@ -104,7 +104,7 @@ class Rounds:
             poke.clear()
             behind = self._behind(key, record)
             balance = record.config.balance if record.config else Balance()
-            renew_s = max(balance.valid_seconds / 3, 1.0)
+            renew_s = max(balance.renew_seconds, 1.0)
             wait_s = min(left_s, renew_s, look_s if behind else left_s)
             try:
                 async with asyncio.timeout(wait_s):

@@ -183,7 +183,7 @@ class Deployment:
             fleet, decision = balance.rebalance(fleet, loop.time(), settings)
             for change in decision.changes:
                 self._say(f"{self.name}: replica {change.replica} {change.reason}")
-            renew = loop.time() - renewed_at > self._balance.valid_seconds / 3
+            renew = loop.time() - renewed_at > self._balance.renew_seconds
             if renew:
                 renewed_at = loop.time()
             reasons = {change.replica: change.reason for change in decision.changes}
@@ -192,7 +192,7 @@ class Deployment:
 
     async def _rest(self, seconds: float) -> None:
         """Wait so long; what the router would let lapse meanwhile is published again."""
-        while seconds > (renew_s := max(self._balance.valid_seconds / 3, 1.0)):
+        while seconds > (renew_s := max(self._balance.renew_seconds, 1.0)):
             await asyncio.sleep(renew_s)
             seconds -= renew_s
             if self._balance.replicas:

@@ -8,8 +8,27 @@ import pytest
 from aiohttp import web
 
 from halffull.controller.endpoints import Endpoint
+from halffull.controller.facts import RouterAnswer
 from halffull.controller.metrics import Metrics
 from halffull.controller.scrape import Credentials, Scraper
+
+
+async def asked(said: web.Response) -> RouterAnswer:
+    """What is taken from a router that says this of its status."""
+
+    async def status(_: web.Request) -> web.Response:
+        return said
+
+    app = web.Application()
+    app.router.add_get("/status", status)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    async with aiohttp.ClientSession() as session:
+        answers = await Scraper(session, Metrics()).routers([Endpoint("r", host, port, ready=True)], Credentials())
+    await runner.cleanup()
+    return answers["r"]
 
 
 def test_a_bundle_of_authorities_may_have_names_in_any_language_between_its_certificates() -> None:
@@ -40,35 +59,13 @@ def test_an_authority_that_is_no_certificate_is_refused() -> None:
     ],
 )
 async def test_only_what_has_the_form_of_a_status_is_taken_for_one(said: str, taken: bool) -> None:
-    async def status(_: web.Request) -> web.Response:
-        return web.Response(text=said)
+    answer = await asked(web.Response(text=said))
 
-    app = web.Application()
-    app.router.add_get("/status", status)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0]
-    async with aiohttp.ClientSession() as session:
-        answers = await Scraper(session, Metrics()).routers([Endpoint("r", host, port, ready=True)], Credentials())
-    await runner.cleanup()
-
-    assert (answers["r"].document is not None) is taken
-    assert bool(answers["r"].error) is not taken
+    assert (answer.document is not None) is taken
+    assert bool(answer.error) is not taken
 
 
 async def test_a_router_that_refuses_us_is_told_by_what_it_answers() -> None:
-    async def status(_: web.Request) -> web.Response:
-        return web.Response(status=401)
+    answer = await asked(web.Response(status=401))
 
-    app = web.Application()
-    app.router.add_get("/status", status)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0]
-    async with aiohttp.ClientSession() as session:
-        answers = await Scraper(session, Metrics()).routers([Endpoint("r", host, port, ready=True)], Credentials())
-    await runner.cleanup()
-
-    assert answers["r"].error == "status unknown: answered 401"
+    assert answer.error == "status unknown: answered 401"

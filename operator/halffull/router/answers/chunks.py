@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from halffull.router.answers.dialect import UNREADABLE, Count
+from halffull.router.answers.dialect import Count
+from halffull.router.unreadable import UNREADABLE
 
 
 class Choice(msgspec.Struct):

@@ -11,6 +11,7 @@ import msgspec
 
 from halffull.core.errors import Failure
 from halffull.engines.base import STREAM_ENDS, Dialect, aborted, busy, dead
+from halffull.router.unreadable import UNREADABLE
 
 _TYPES = {
     400: "invalid_request_error",
@@ -83,8 +84,6 @@ class _Told(msgspec.Struct):
 _TOLD = msgspec.json.Decoder(_Told)
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _ANSWER = msgspec.json.Decoder(_Answer)
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""what decoding raises where the bytes are no JSON, no UTF-8, or nested too deeply"""
 ENDS = {
     api: tuple((mark if api is Dialect.OPENAI else b"event: " + mark) + end for mark in marks for end in (b"\n", b"\r"))
     for api, marks in STREAM_ENDS.items()

@@ -14,10 +14,10 @@ from halffull.core.faults import Fault
 from halffull.engines.base import Continuing, Path, aborted, dead
 from halffull.router.answers import usage
 from halffull.router.answers.chunks import Choice, Chunk, chunk_in, tells
-from halffull.router.answers.dialect import UNREADABLE
 from halffull.router.answers.pattern import Pattern
 from halffull.router.answers.transcript import Allowance, Transcript
 from halffull.router.answers.usage import Wish
+from halffull.router.unreadable import UNREADABLE
 
 _DONE = b"data: [DONE]\n\n"
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])

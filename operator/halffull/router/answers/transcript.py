@@ -8,8 +8,8 @@ from itertools import groupby, islice
 import msgspec
 
 from halffull.router.answers.chunks import Chunk, chunk_in, tells
-from halffull.router.answers.dialect import UNREADABLE
 from halffull.router.answers.pattern import last_event
+from halffull.router.unreadable import UNREADABLE
 
 RAW_BYTES = 32 << 20
 """of what was not read yet, of all streams together; each has an equal share"""

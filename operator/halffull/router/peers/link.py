@@ -15,6 +15,7 @@ import msgspec
 
 from halffull.core.page import Page
 from halffull.core.values import Signals
+from halffull.router.unreadable import UNREADABLE
 
 VERSION = 1
 """routers of another version are left alone: during an upgrade each side shares among its own"""
@@ -24,8 +25,6 @@ MESSAGE_BYTES = 8 << 20
 BUFFER_BYTES = 8 << 20
 """what may wait for a slow peer; past that it is dropped, and gets everything anew when it is back"""
 _LENGTH = 4
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""what decoding raises"""
 
 
 class Hello(msgspec.Struct, tag="hello", array_like=True):
@@ -164,7 +163,7 @@ class Link(asyncio.Protocol):
                 break
             try:
                 message = _DECODER.decode(bytes(buffer[start + _LENGTH : end]))
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 self.drop(f"its message cannot be read: {error}")
                 return
             start = end

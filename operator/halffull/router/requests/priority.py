@@ -8,6 +8,8 @@ from enum import Enum
 
 import msgspec
 
+from halffull.router.unreadable import UNREADABLE
+
 HEADER = b"x-vllm-priority"
 """wins over the field, in vLLM since 0.32"""
 CLASS = 1 << 48
@@ -38,7 +40,7 @@ class Priority(Enum):
             return body
         try:
             fields = _FIELDS.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return body  # an upload, or what the engine is to judge
         if self is Priority.DROP:
             if fields.pop("priority", None) is None:

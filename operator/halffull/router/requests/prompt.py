@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from halffull.core.errors import Failure, Reason
+from halffull.router.unreadable import UNREADABLE
 
 
 class _Part(msgspec.Struct):
@@ -108,7 +109,7 @@ def texts(body: bytes) -> Iterator[str]:
     """The texts of a prompt in order, token ids as text too; nothing where the body is not as the APIs say."""
     try:
         fields = _BODY.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return
     for content in (fields.instructions, fields.system, fields.prompt, fields.input, fields.text):
         yield from _texts(content)
