@@ -49,7 +49,7 @@ async def test_a_plain_answer_is_relayed_with_our_headers() -> None:
         assert b"x-request-id: mine" in sent
         assert b"te: trailers" not in sent
         assert b"connection" not in sent
-        assert w.proxy.ratio.evidence == 1
+        assert w.proxy.tokens.ratio.evidence == 1
 
 
 async def test_a_stream_is_relayed_to_the_byte_and_its_opening_is_held_back() -> None:

@@ -14,7 +14,6 @@ import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
@@ -156,7 +155,7 @@ class Router:
             fleet=self._fleet,
             dispatcher=dispatcher,
             telemetry=self._proxy.telemetry,
-            tokens=self._tokens,
+            tokens=self._proxy.tokens.figures,
             sources=lambda: {"configuration": self._source.error, "endpoints": self._applier.error},
             scraper=self._scraper,
             connections=lambda: len(self._proxy.clients),
@@ -309,15 +308,6 @@ class Router:
             exchanges = [passage.exchange for passage in self._proxy.passages]
             busy = {exchange.replica.name for exchange in exchanges if exchange and exchange.replica}
             self._proxy.telemetry.keep(self._fleet.replicas.keys() | busy)
-
-    def _tokens(self) -> dict[str, Any]:
-        proxy, ratio = self._proxy, self._proxy.ratio
-        learned = "usage" if ratio.evidence else "prior"
-        return {
-            "ratio": round(ratio.value, 3),
-            "source": learned if proxy.tokenizer is None else "tokenizer",
-            "error": round(proxy.token_error.value, 4) if proxy.token_error.evidence else None,
-        }
 
     # --- end
 

@@ -85,7 +85,7 @@ class Applier:
             limits = scheduler.limits(document)
             self._dispatcher.configure(made.policy, made.ordering, made.gate, limits, self._now())
         self._proxy.configure(plan.adapter, settings)
-        self._proxy.tokenizer = tokenizer
+        self._proxy.tokens.tokenizer = tokenizer
         self._log_access(document.router.access_log.sample)
         self._recorder.configure(document.router.record)
         self._kv_events.configure(document.engine.kv_events)
@@ -126,7 +126,7 @@ class Applier:
         if file is None:
             return None
         same = previous is not None and previous.tokenizer is not None and previous.tokenizer.file == file
-        return self._proxy.tokenizer if same else Tokenizer(Path(file))
+        return self._proxy.tokens.tokenizer if same else Tokenizer(Path(file))
 
     def _plan(self, document: RouterConfig, previous: RouterConfig | None) -> Plan:
         """Return how engines are asked. To read the authorities of this machine takes 25 ms, in which no stream moves: so a client

@@ -11,19 +11,17 @@ from halffull.core.books import Replica
 from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange
 from halffull.core.faults import Blame, Fault
-from halffull.core.values import Request
-from halffull.engines.base import STORED, Dialect, Path, aborted, dead
-from halffull.router.answers import dialect, resume
+from halffull.engines.base import Dialect, Path, aborted, dead
+from halffull.router.answers import dialect
 from halffull.router.answers.answer import Answer
 from halffull.router.answers.dialect import Event
 from halffull.router.answers.resume import Continuation
+from halffull.router.asked import Asked
 from halffull.router.http import framing
 from halffull.router.http.client import Client
 from halffull.router.http.framing import Headers
 from halffull.router.http.head import Head
 from halffull.router.http.upstream import Upstream
-from halffull.router.requests import prompt
-from halffull.router.requests.blocks import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from halffull.router.proxy import Proxy
@@ -37,20 +35,15 @@ class Passage:
     """One request on its way through the router."""
 
     __slots__ = (
-        "_answer", "_body", "_chunked", "_client", "_continuation", "_events", "_flowing", "_head", "_kind",
-        "_lines", "_priority", "_prompt", "_proxy", "_reconnected", "_upstream", "arrived", "deadline", "exchange",
-        "request_id",
+        "_answer", "_asked", "_chunked", "_client", "_continuation", "_events", "_flowing", "_kind", "_proxy",
+        "_reconnected", "_upstream", "arrived", "deadline", "exchange", "request_id",
     )  # fmt: skip
 
     def __init__(self, proxy: "Proxy", client: Client, head: Head, kind: Path, body: bytes) -> None:
         self._proxy = proxy
         self._client = client
-        self._head = head
         self._kind = kind
-        self._body = body
-        self._lines = b""
-        self._priority = 0
-        self._prompt = prompt.Prompt()
+        self._asked = Asked(head, kind, body)
         self.request_id = proxy.request_id(head)
         self.arrived = proxy.clock()
         self.deadline = self.arrived + proxy.settings.request_s
@@ -68,48 +61,17 @@ class Passage:
 
     def parse(self) -> Failure | None:
         """Read of head and body what scheduling needs; return why the request is refused, if it is."""
-        proxy, head = self._proxy, self._head
-        priority = prompt.priority(head.fields)
-        if isinstance(priority, Failure):
-            return priority
-        self._priority = priority
-        json = (head.fields.get(b"content-type") or b"json").lower().find(b"json") >= 0
-        if head.method == b"POST" and json and (self._body or self._kind.resendable):  # cancelling needs no body
-            found = prompt.read(self._body)
-            if isinstance(found, Failure):
-                return found
-            self._prompt = found
-            if found.model is not None and not proxy.knows(found.model):
-                return Failure(Reason.UNKNOWN_MODEL, f"The model '{found.model}' does not exist.", "model")
-            if found.model in proxy.settings.aliases:
-                self._body = prompt.with_model(self._body, proxy.settings.model)
-            if found.stream and proxy.settings.resume and head.fields.get(b"x-halffull-resume") != b"never":
-                self._continuation, self._body = resume.continuation(self._kind, self._body, proxy.allowance)
-        self._lines = proxy.lines(head, self.request_id)
-        return None
+        failure = self._asked.read(self._proxy, self.request_id)
+        self._continuation = self._asked.continuation
+        return failure
 
     # --- 2. admit, 3. order, 4. choose: the dispatcher's
 
     def admit(self) -> None:
         """Hand the request to the dispatcher, which queues it, refuses it, or chooses its replica at once."""
-        proxy, read = self._proxy, self._prompt
+        proxy = self._proxy
         self._client.answering = self
-        request = Request(
-            id=self.request_id,
-            arrived=self.arrived,
-            prompt_tokens=proxy.estimate(read, self._body),
-            stream=read.stream and self._kind.streams,
-            max_tokens=read.max_tokens,
-            body_bytes=len(self._body),
-            resendable=self._kind.resendable,
-            priority=self._priority,
-            caller=prompt.caller(self._head.fields, read.user),
-            session=prompt.session(self._head.fields, read.user),
-            adapter=proxy.adapter_of(read.model),
-            blocks=proxy.blocks(read, self._body) if proxy.dispatcher.policy.reads_prefixes else (),
-            block_tokens=max(1, round(BLOCK_BYTES / proxy.ratio.value)),
-            pinned=proxy.maker(read.continues or self._head.path.removeprefix(STORED).partition("/")[0]),
-        )
+        request = self._asked.request(proxy, self.request_id, self.arrived)
         self.exchange = proxy.dispatcher.arrive(request, self.arrived, self)
         proxy.passages.add(self)
         proxy.carry_out([self.exchange])
@@ -137,9 +99,9 @@ class Passage:
         self._upstream = upstream
         self._proxy.telemetry.of(replica.name).requests += 1
         self._proxy.dispatcher.sent(exchange, self._proxy.clock())
-        head, body = self._head, self._proxy.ranked(self._kind, exchange.request, self._body)
+        head, body = self._asked.head, self._proxy.ranked(self._kind, exchange.request, self._asked.body)
         start = (head.method, head.target)
-        whole = framing.request_head(start, replica.address, self._lines, self.request_id, len(body))
+        whole = framing.request_head(start, replica.address, self._asked.lines, self.request_id, len(body))
         upstream.request(self, whole, body)
         if self._client.paused:  # it goes on elsewhere for a client that has not caught up
             upstream.pause()
@@ -250,12 +212,12 @@ class Passage:
         """Close the books of an answer that was relayed to its end; learn from its usage."""
         proxy, exchange, now = self._proxy, self.exchange, self._proxy.clock()
         proxy.telemetry.completed += 1
-        proxy.telemetry.answers[proxy.adapter.label(self._head.path), self._answer.status] += 1
+        proxy.telemetry.answers[proxy.adapter.label(self._asked.head.path), self._answer.status] += 1
         if exchange is None or exchange.replica is None:
             return
         if generated is not None:
             proxy.dispatcher.progressed(exchange, generated - exchange.tokens)
-        proxy.counted(self._prompt, prompt_tokens)
+        proxy.tokens.counted(self._asked.prompt, prompt_tokens)
         proxy.telemetry.of(exchange.replica.name).finished(
             prompt_tokens or exchange.request.prompt_tokens, exchange.tokens,
             now - exchange.started_at if self._answer.events and exchange.started_at is not None else None,
@@ -316,7 +278,7 @@ class Passage:
         if continuation is None or (body := continuation.request()) is None:
             self._break(failure, fault)
             return False
-        self._body = body
+        self._asked.body = body
         continuation.seam()
         self._proxy.telemetry.continued += 1
         return True
@@ -343,7 +305,7 @@ class Passage:
             self._break(failure)
             return
         self._leave(failure.reason.status, failure.reason.header)
-        self._proxy.answer(self._client, self._head, failure, self.request_id)
+        self._proxy.answer(self._client, self._asked.head, failure, self.request_id)
 
     def expire(self, failure: Failure) -> None:
         """The request took longer than it may, or than the router lives: it ends with an error, wherever it is."""
@@ -386,7 +348,7 @@ class Passage:
         """The request is over. Passage and exchange let go of each other, so that no garbage collector need come."""
         self._proxy.passages.discard(self)
         if self._proxy.witnesses:
-            self._proxy.tell(self, self._head, self._prompt, self._body, status=status, reason=reason)
+            self._proxy.tell(self, self._asked, status=status, reason=reason)
         if self._continuation is not None:
             self._continuation.close()
         exchange, self.exchange = self.exchange, None

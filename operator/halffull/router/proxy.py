@@ -19,12 +19,12 @@ from urllib.parse import unquote
 from halffull.core.books import Replica
 from halffull.core.dispatch import Dispatcher
 from halffull.core.errors import Failure, Reason
-from halffull.core.estimators import Ratio
 from halffull.core.exchange import Exchange, Phase
 from halffull.core.values import Request, State
 from halffull.engines.base import Adapter, Dialect, Path
 from halffull.router.answers import dialect
 from halffull.router.answers.transcript import Allowance
+from halffull.router.asked import Asked
 from halffull.router.engines import Engines
 from halffull.router.http import framing
 from halffull.router.http.client import Client, ClientLimits
@@ -33,8 +33,8 @@ from halffull.router.observability.telemetry import Ended, Telemetry
 from halffull.router.passage import Passage
 from halffull.router.requests.blocks import blocks_of
 from halffull.router.requests.priority import Priority, number
-from halffull.router.requests.prompt import Prompt, texts
-from halffull.router.requests.tokenizer import COUNTED, Tokenizer
+from halffull.router.requests.prompt import Prompt
+from halffull.router.requests.tokens import Tokens
 
 LOG = logging.getLogger(__name__)
 BYTES_PER_TOKEN = 4.0
@@ -87,13 +87,7 @@ class Proxy:
         """of hashes of prompts; who does not have it cannot tell what they stand for"""
         self.recording = False
         """witnesses want the hashes of each prompt"""
-        self.ratio = Ratio(settings.bytes_per_token)
-        self.tokenizer: Tokenizer | None = None
-        """counts prompts; None: they are estimated by the ratio"""
-        self.template = Ratio(0.0, weight=1.0)
-        """tokens that a chat template adds to a prompt whose text was counted"""
-        self.token_error = Ratio(0.0, weight=1.0)
-        """how far estimates are off, over what engines count"""
+        self.tokens = Tokens(settings.bytes_per_token)
         self.clients: set[Client] = set()
         self.passages: set[Passage] = set()
         """requests that are not answered yet"""
@@ -153,7 +147,7 @@ class Proxy:
     def configure(self, adapter: Adapter, settings: Settings) -> None:
         """Use another configuration from the next request on."""
         if settings.bytes_per_token != self.settings.bytes_per_token:
-            self.ratio.restart(settings.bytes_per_token)
+            self.tokens.ratio.restart(settings.bytes_per_token)
         self.adapter, self.settings, self.limits = adapter, settings, settings.clients
 
     def add(self, replica: Replica) -> None:
@@ -304,25 +298,9 @@ class Proxy:
             lines += b"x-session-id: %b\r\n" % request_id.encode()
         return lines
 
-    def estimate(self, prompt: Prompt, body: bytes) -> int:
-        """Return how many tokens a prompt has: by the model's tokenizer where there is one, else by the learned ratio."""
-        text = self.tokenizer.count(texts(body)) if self.tokenizer is not None and prompt.text_bytes else 0
-        text = text + int(self.template.value) if text else int(prompt.text_bytes / self.ratio.value)
-        prompt.estimate = max(prompt.tokens + text, 1)
-        return prompt.estimate
-
-    def counted(self, prompt: Prompt, tokens: int | None) -> None:
-        """The engine said how many tokens a prompt has; None: it did not."""
-        prompt.counted = tokens
-        if tokens and prompt.text_bytes:
-            self.ratio.add(prompt.text_bytes, tokens)
-            self.token_error.add(abs(prompt.estimate - tokens), tokens)
-            if self.tokenizer is not None and prompt.text_bytes <= COUNTED:
-                self.template.add(tokens - prompt.estimate + int(self.template.value), 1.0)
-
-    def tell(self, passage: Passage, head: Head, prompt: Prompt, body: bytes, *, status: int, reason: str) -> None:
+    def tell(self, passage: Passage, asked: Asked, *, status: int, reason: str) -> None:
         """Tell the witnesses how a request ended."""
-        exchange = passage.exchange
+        exchange, head, prompt = passage.exchange, asked.head, asked.prompt
         replica = exchange.replica if exchange is not None else None
         estimate = exchange.request.prompt_tokens if exchange is not None else 0
         ended = Ended(
@@ -343,7 +321,7 @@ class Proxy:
             ended_at=self.clock(),
             request=exchange.request if exchange is not None else None,
             prompt_bytes=prompt.text_bytes,
-            blocks=self.blocks(prompt, body) if self.recording else (),
+            blocks=self.blocks(prompt, asked.body) if self.recording else (),
         )
         for witness in self.witnesses:
             witness(ended)

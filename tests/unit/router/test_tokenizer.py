@@ -42,13 +42,13 @@ def test_texts_are_counted_and_long_ones_extrapolated(file: Path) -> None:
 
 async def test_prompts_are_estimated_exactly_and_the_template_is_learned(file: Path) -> None:
     world = World(answer(17))
-    world.proxy.tokenizer = Tokenizer(file)
+    world.proxy.tokens.tokenizer = Tokenizer(file)
     for _ in range(200):
         await world.send(request("hello", "world"))
     estimates = [decision.prompt_tokens for decision in world.proxy.telemetry.decisions]
     assert estimates[0] == 10
     assert estimates[-1] in {16, 17}
-    assert world.proxy.token_error.value < 0.15
+    assert world.proxy.tokens.figures()["error"] < 0.15
 
 
 @pytest.mark.parametrize("wrong", ["missing", "no tokenizer"])

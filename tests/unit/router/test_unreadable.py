@@ -5,7 +5,7 @@ import pytest
 from halffull.core.errors import Failure, Reason
 from halffull.core.limits import Limits
 from halffull.engines.base import Dialect
-from halffull.router import passage
+from halffull.router import asked
 from halffull.router.answers import dialect
 from halffull.router.http.framing import chunk
 from halffull.router.observability.telemetry import Ended
@@ -72,10 +72,10 @@ async def test_counts_that_no_answer_has_teach_nothing(tokens: bytes) -> None:
     world = World(
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     )
-    before = world.proxy.ratio.value
+    before = world.proxy.tokens.ratio.value
     assert (await world.send(post(b'{"model":"m","messages":[{"role":"user","content":"x"}]}'))).endswith(body)
 
-    assert world.proxy.ratio.value == before
+    assert world.proxy.tokens.ratio.value == before
     assert world.replica.freed_tokens in range(100)
     assert not world.leaks()
 
@@ -125,7 +125,7 @@ async def test_a_fault_of_ours_is_answered_and_costs_no_connection(
     world = World()
     client, transport = world.connect()
     with monkeypatch.context() as broken:
-        broken.setattr(passage.prompt, "read", fail)
+        broken.setattr(asked.prompt, "read", fail)
         client.data_received(post(b"{%b}" % STREAMED))
     client.data_received(post(b"{%b}" % STREAMED))
     await world.settle()
