@@ -1,10 +1,11 @@
 """Streams that lose their replica after they started: what goes on elsewhere, what ends, and what the client sees."""
 
+import asyncio
 import json
 
 import pytest
 
-from scripted_engines import ABORT, DEAD, DONE, PLAIN, ROLE, Answer, Engine, stream, whole, world
+from scripted_engines import ABORT, DEAD, DONE, PLAIN, ROLE, Answer, Engine, post, stream, until, whole, world
 
 
 def said(*words: str, finish: str | None = None) -> tuple[bytes, ...]:
@@ -93,6 +94,23 @@ async def test_a_continuation_that_no_engine_takes_ends_with_an_error() -> None:
 
         assert answer.count(b'"code":"engine_broken"') == 1
         assert answer.endswith(DONE)
+
+
+async def test_an_engine_that_cannot_see_the_end_is_stopped_there() -> None:
+    """A stop sequence spans the seam: the engine goes on, its client has its answer, and the next on the connection, too."""
+    first = Engine(stream(ROLE, *said("a", " EN"), end=False))
+    second = Engine(stream(ROLE, *said("D", " and", " on"), end=None), stream(ROLE, *said("c", finish="stop"), DONE))
+    body = b'{"messages":[{"role":"user","content":"hi"}],"stream":true,"stop":["END"]}'
+    async with world(first, second, resume=True) as w:
+        reader, writer = await w.connect()
+        writer.write(post(body))
+        answer = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 20)
+
+        assert answer.count(b'"finish_reason":"stop"') == 1
+        assert b" and" not in answer
+        await until(lambda: second.closed == 1)
+        writer.write(post(body, extra=b"connection: close\r\n"))
+        assert b'"c"' in await asyncio.wait_for(reader.read(), 20)
 
 
 async def test_blanks_at_the_seam_come_once() -> None:

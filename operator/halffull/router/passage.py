@@ -162,6 +162,9 @@ class Passage:
             self._proxy.dispatcher.progressed(exchange, tokens or answer.passed(data, self._kind.dialect))
         if continuation is not None and continuation.fault is not None:
             self._fault(continuation.fault)
+        elif continuation is not None and continuation.over:
+            self._drop_upstream()  # else the engine would go on for nobody
+            self._close()
 
     def answer_end(self) -> None:
         """The answer is complete by its framing; whether it is one, its content says."""

@@ -47,7 +47,7 @@ class Continuation:
         self._tokens_before = 0
         self._counted = False
         """`_tokens_before` is what the engine that goes on counts"""
-        self._over = False
+        self.over = False
         """the client has the end, the engine goes on"""
         self.fault: Fault | None = None
         """the engine gave the answer up, or died and said so; the client has not seen that"""
@@ -157,7 +157,7 @@ class Continuation:
 
     def _spliced(self, event: bytes) -> bytes:
         """Return an event of a later engine as one of the first stream; empty: the client has it already, or is done."""
-        if self._over or (event.startswith(b":") and not tells(event)):
+        if self.over or (event.startswith(b":") and not tells(event)):
             return b""
         chunk = chunk_in(event)
         if chunk is None:
@@ -222,7 +222,7 @@ class Continuation:
 
     def _finish(self, reason: str, tokens: int) -> bytes:
         """Return the events that end the answer for this reason."""
-        self._over, self._sent.finished = True, reason
+        self.over, self._sent.finished = True, reason
         empty: dict[str, Any] = {"delta": {}} if self._by == "messages" else {"text": ""}
         choice = {"index": 0, **empty, "logprobs": None, "finish_reason": reason}
         return self._event([choice], tokens) + self._total(tokens) + _DONE
