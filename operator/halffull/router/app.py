@@ -297,9 +297,11 @@ class Router:
         self._inspector.take()
 
     async def _housekeep(self) -> None:
-        """Once a second: stale signals, the certificate, and counters of replicas that are gone."""
+        """Once a second: a configuration that waits, certificates, stale signals, and counters of replicas that are gone."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
+            self._config.look_again()
+            self._applier.renew()
             self._fleet.check_signals()
             self._kv_events.follow(self._fleet.replicas.values())
             self._kv_events.compare(self._fleet.replicas.values())

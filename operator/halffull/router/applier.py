@@ -5,6 +5,7 @@ all; what did not change is left alone.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from halffull.router.sources.endpoints import FixedSource, Saved, SliceSource
 from halffull.router.sources.engine_client import EngineClient
 from halffull.router.sources.kube import ApiServer
 from halffull.router.supervision import again
+
+LOG = logging.getLogger(__name__)
 
 EndpointSource = FixedSource | SliceSource
 
@@ -66,6 +69,8 @@ class Applier:
         self._rng = rng
         self._source: EndpointSource | None = None
         self._following: asyncio.Task[None] | None = None
+        self._untrusted = ""
+        """why the renewed authorities of the engines are not used; empty: they are"""
 
     @property
     def error(self) -> str:
@@ -89,7 +94,7 @@ class Applier:
         self._log_access(document.router.access_log.sample)
         self._recorder.configure(document.router.record)
         self._kv_events.configure(document.engine.kv_events)
-        self._proxy.engines.tls = plan.client.tls
+        self._proxy.engines.trust(plan.client.tls)
         self._proxy.engines.connect_s = document.router.limits.connect_seconds
         if plan.client is not self._scraper.plan.client:
             self._scraper.plan.client.close()
@@ -104,6 +109,24 @@ class Applier:
             self.close()
             self._source = source
             self._following = asyncio.get_running_loop().create_task(again(source.run, "endpoints"))
+
+    def renew(self) -> None:
+        """Trust what the file of the engines' authorities says now, for new connections; to be called about once a second.
+
+        A file that is missing or broken is logged, and the authorities that it had before are trusted on.
+        """
+        client = self._scraper.plan.client
+        try:
+            renewed = client.renew()
+        except OSError as error:
+            if str(error) != self._untrusted:
+                LOG.warning("engine: the renewed authorities in %s are not used: %s", client.authorities, error)
+            self._untrusted = str(error)
+            return
+        self._untrusted = ""
+        if renewed:
+            self._proxy.engines.trust(client.tls)
+            LOG.info("engine: authorities in %s renewed", client.authorities)
 
     def _log_access(self, share: float) -> None:
         """Write lines of a share of requests; of none, the data path does not even tell."""

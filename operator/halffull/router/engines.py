@@ -31,6 +31,12 @@ class Engines:
         self.connect_s = 5.0
         """longest time to open a connection"""
 
+    def trust(self, tls: SSLContext | None) -> None:
+        """Open connections by this from now on; those that are open stay."""
+        self.tls = tls
+        for pool in self._pools.values():
+            pool.tls = tls
+
     def add(self, replica: Replica) -> None:
         """A replica joined."""
         self._pools[replica] = Pool(replica.host, replica.port, self._clock, self.tls)

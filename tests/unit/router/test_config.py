@@ -80,6 +80,47 @@ def test_unknown_fields_are_ignored_with_a_warning(world: World, caplog: pytest.
     assert "scheduling.mood" in caplog.text
 
 
+def test_a_document_that_could_not_be_carried_out_is_taken_when_its_file_comes(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+
+    def apply(document: RouterConfig, previous: RouterConfig | None) -> None:
+        tries.append(document.model)
+        if "good" not in file.read_text():
+            raise ValueError("is no tokenizer")
+
+    tries: list[str] = []
+    config = Config(apply)
+    config.offer(text(tokenizer={"file": str(file)}), "here")
+    assert "No such file" in config.error
+    config.look_again()
+    assert len(tries) == 2, "the system may think otherwise each time"
+    file.write_text("half")
+    config.look_again()
+    config.look_again()
+    assert (config.error, len(tries)) == ("here: is no tokenizer", 3), "the same file is as wrong as it was"
+    file.write_text("a good one")
+    config.look_again()
+    config.look_again()
+    assert (config.error, config.applied, config.refused, len(tries)) == ("", 1, 1, 4)
+
+
+def test_what_waits_is_forgotten_once_there_is_another_document_or_none(world: World, tmp_path: Path) -> None:
+    def apply(document: RouterConfig, previous: RouterConfig | None) -> None:
+        if document.model == "late" and not file.exists():
+            raise FileNotFoundError(str(file))
+        applied.append(document.model)
+
+    file, applied = tmp_path / "file", []
+    config = Config(apply)
+    config.offer(text(model="late"), "here")
+    config.offer(text(model="other"), "here")
+    config.offer(text(model="late"), "here")
+    config.missing("the file is gone")
+    file.touch()
+    config.look_again()
+    assert (applied, config.error) == (["other"], "the file is gone")
+
+
 class Follower:
     """A FileSource and what it offered."""
 

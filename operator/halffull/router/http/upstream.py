@@ -220,7 +220,8 @@ class Pool:
         self._host = host
         self._port = port
         self._clock = clock
-        self._tls = tls
+        self.tls = tls
+        """how new connections are opened"""
         self._idle: list[Upstream] = []
         self._closed = False
 
@@ -245,10 +246,10 @@ class Pool:
     async def connect(self, limit_s: float) -> Upstream:
         """Return a new connection. Raises OSError or TimeoutError."""
         loop = asyncio.get_running_loop()
-        name = self._host if self._tls else None
+        name = self._host if self.tls else None
         async with asyncio.timeout(limit_s):
             _, upstream = await loop.create_connection(
-                lambda: Upstream(self, self._clock), self._host, self._port, ssl=self._tls, server_hostname=name
+                lambda: Upstream(self, self._clock), self._host, self._port, ssl=self.tls, server_hostname=name
             )
         return upstream
 

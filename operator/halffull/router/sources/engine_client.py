@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from halffull.api.router_config import EngineTarget
+from halffull.router.files import identity
 from halffull.router.http.framing import Headers
 from halffull.router.http.upstream import IDLE_S, Pool, Upstream
 from halffull.router.sources import discovery
@@ -86,6 +87,8 @@ class EngineClient:
     def __init__(self, engine: EngineTarget, now: Callable[[], float]) -> None:
         """Raises OSError or ssl.SSLError as `engine_tls`."""
         self._now = now
+        self._engine = engine
+        self._seen = identity(engine.ca_file)
         self._key_file = Path(engine.api_key_file) if engine.api_key_file else None
         self.tls = engine_tls(engine)
         """how engines are reached by https; None: http"""
@@ -114,6 +117,25 @@ class EngineClient:
             except OSError as error:
                 raise UnreachableError(str(error)) from error
             return await self._ask(upstream, request)
+
+    @property
+    def authorities(self) -> str | None:
+        """Path of the file of the engines' authorities; None: those of this machine."""
+        return self._engine.ca_file
+
+    def renew(self) -> bool:
+        """Trust what the authorities' file says now; return whether it is another one than before.
+
+        Raises OSError or ssl.SSLError as `engine_tls`, and then trusts as before.
+        """
+        seen = identity(self._engine.ca_file)
+        if seen == self._seen or self.tls is None:
+            return False
+        self.tls = engine_tls(self._engine)
+        self._seen = seen
+        for pool in self._pools.values():
+            pool.tls = self.tls
+        return True
 
     def close(self) -> None:
         """Close connections, busy ones when their answers are complete."""
