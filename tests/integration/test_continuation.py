@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from halffull.router.observability.telemetry import Ended
 from scripted_engines import ABORT, DEAD, DONE, PLAIN, ROLE, Answer, Engine, post, stream, until, whole, world
 
 
@@ -74,6 +75,31 @@ async def test_what_cannot_be_continued_ends_with_an_error(fields: bytes, extra:
         assert b'"code":"engine_broken"' in answer
         assert answer.endswith(DONE)
         assert w.proxy.telemetry.continued == 0
+
+
+async def test_the_books_take_what_was_generated_for_prompt_where_it_goes_on() -> None:
+    gap = asyncio.Event()
+    first = Engine(stream(ROLE, *said("a", " b"), end=False))
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    second = Engine(stream(ROLE, *said("", " c", " d", finish="stop"), usage, DONE, gap=gap))
+    async with world(first, second, resume=True) as w:
+        told: list[Ended] = []
+        w.proxy.witnesses.append(told.append)
+        replica = w.proxy.dispatcher.books.replicas["r1"]
+        reader, writer = await w.connect()
+        writer.write(
+            post(b'{"messages":[{"role":"user","content":"hi"}],"stream":true}', extra=b"connection: close\r\n")
+        )
+        await until(lambda: bool(second.requests))
+        asked = w.proxy.telemetry.decisions[0].prompt_tokens
+        assert (replica.prefill_tokens, replica.prefill_work, replica.waiting_prompt_tokens) == (asked + 2,) * 3
+        assert w.proxy.telemetry.decisions[1].prompt_tokens == asked + 2
+        gap.set()
+        await asyncio.wait_for(reader.read(), 20)
+
+        assert w.proxy.dispatcher.books.finished[-1][1] == told[0].generated_tokens == 4
+        assert told[0].prompt_tokens == w.proxy.dispatcher.books.finished[-1][0].prompt_tokens == asked == 1
+        assert replica.freed_tokens == asked + 4
 
 
 async def test_a_stream_that_only_lacks_its_end_is_ended() -> None:

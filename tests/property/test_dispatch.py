@@ -195,6 +195,7 @@ class Scheduling(RuleBasedStateMachine):
                 replica.prefill_tokens == replica.waiting_prompt_tokens == sum(e.request.prompt_tokens for e in waiting)
             )
             assert replica.decode_tokens == sum(e.request.prompt_tokens + e.tokens for e in begun)
+            assert all(e.request.prompt_tokens == e.asked.prompt_tokens + e.before for e in held)
             assert (replica.first_work > 0) == any(e.phase is Phase.WAITING for e in waiting)
 
     @invariant()

@@ -112,10 +112,11 @@ class Dispatcher:
             if exchange.request.stream:
                 self.books.learn(replica, prefill_work(tokens, cached), now)
                 if exchange.started_at is None:
-                    self.books.first_token(exchange.request, now)
+                    self.books.first_token(exchange.asked, now)
             replica.started(tokens, now, cached)
             self._changed(replica)
-        exchange.started_at = now
+        if exchange.started_at is None:
+            exchange.started_at = now
 
     def progressed(self, exchange: Exchange, tokens: int) -> None:
         """More tokens of the answer came."""
@@ -126,7 +127,7 @@ class Dispatcher:
     def finished(self, exchange: Exchange, now: float) -> list[Exchange]:
         """The answer is complete: its replica is free of it."""
         if exchange.phase is Phase.STREAMING:
-            self.books.complete(exchange.request, exchange.tokens)
+            self.books.complete(exchange.asked, exchange.generated)
         return self._done(exchange, now)
 
     def broken(self, exchange: Exchange, failure: Failure, now: float, fault: Fault | None = None) -> list[Exchange]:
@@ -142,12 +143,14 @@ class Dispatcher:
     def not_started(
         self, exchange: Exchange, failure: Failure, fault: Fault, now: float, pause_s: float = 0.0
     ) -> list[Exchange]:
-        """Its replica failed it before an answer started: try elsewhere, or fail with `failure`.
+        """Its replica failed it before an answer started, or a stream is to go on: try elsewhere, or fail with `failure`.
 
         `pause_s`: for how long the engine wants nothing new.
         """
-        replica = exchange.replica
+        replica, generated = exchange.replica, exchange.tokens
         self._release(exchange, now)
+        if generated:
+            exchange.goes_on(generated)
         if replica is not None:
             self._blame(replica, fault, failure.message, now, pause_s)
             exchange.avoid |= {replica.name}

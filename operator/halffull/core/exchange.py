@@ -1,5 +1,6 @@
 """One request's life as a state machine. `dispatch` moves it; the router and the simulator carry out what it says."""
 
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -34,8 +35,10 @@ class Exchange:
     """A request, its replica, and what the books hold for it. Compared by identity."""
 
     __slots__ = (
+        "asked",
         "attempts",
         "avoid",
+        "before",
         "cached_tokens",
         "failure",
         "host",
@@ -51,7 +54,10 @@ class Exchange:
     )
 
     def __init__(self, request: Request, host: Any = None) -> None:
+        self.asked = request
+        """as it came"""
         self.request = request
+        """as its replica gets it"""
         self.host = host
         """the object of the router or the simulator that carries out this exchange"""
         self.phase = Phase.QUEUED
@@ -72,5 +78,17 @@ class Exchange:
         self.presumed = False
         """the books take it as started although nothing was seen: its answer is not streamed"""
         self.tokens = 0
-        """tokens of its answer so far"""
+        """tokens of its answer that its replica has generated so far"""
+        self.before = 0
+        """tokens of its answer that were generated elsewhere: part of the prompt where it goes on"""
         self.failure: Failure | None = None
+
+    @property
+    def generated(self) -> int:
+        """Tokens of its answer so far."""
+        return self.before + self.tokens
+
+    def goes_on(self, generated: int) -> None:
+        """It goes on elsewhere, and what the replica before has generated is there part of the prompt."""
+        self.before += generated
+        self.request = replace(self.asked, prompt_tokens=self.asked.prompt_tokens + self.before)

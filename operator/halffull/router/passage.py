@@ -219,10 +219,10 @@ class Passage:
         if exchange is None or exchange.replica is None:
             return
         if generated is not None:
-            proxy.dispatcher.progressed(exchange, generated - exchange.tokens)
+            proxy.dispatcher.progressed(exchange, generated - exchange.generated)
         proxy.tokens.counted(self._asked.prompt, prompt_tokens)
         proxy.telemetry.of(exchange.replica.name).finished(
-            prompt_tokens or exchange.request.prompt_tokens, exchange.tokens,
+            prompt_tokens or exchange.asked.prompt_tokens, exchange.generated,
             now - exchange.started_at if self._answer.events and exchange.started_at is not None else None,
         )  # fmt: skip
         self._leave(self._answer.status)
@@ -271,19 +271,20 @@ class Passage:
 
     def _continue(self, failure: Failure, fault: Fault) -> bool:
         """Make this request the one that goes on from what the client has; if it cannot, end the answer."""
-        continuation = self._continuation
+        proxy, exchange, continuation = self._proxy, self.exchange, self._continuation
         missing = b"" if self._answer.whole else continuation.ending() if continuation is not None else None
         if missing is not None:  # only its end was lost
             self._drop_upstream()
             self._client.write(framing.chunk(missing) if self._chunked and missing else missing)
             self._close()
             return False
-        if continuation is None or (body := continuation.request()) is None:
+        if exchange is None or continuation is None or (body := continuation.request()) is None:
             self._break(failure, fault)
             return False
         self._asked.body = body
+        proxy.dispatcher.progressed(exchange, continuation.tokens - exchange.generated)
         continuation.seam()
-        self._proxy.telemetry.continued += 1
+        proxy.telemetry.continued += 1
         return True
 
     def _break(self, failure: Failure, fault: Fault | None = None) -> None:

@@ -302,7 +302,7 @@ class Proxy:
         """Tell the witnesses how a request ended."""
         exchange, head, prompt = passage.exchange, asked.head, asked.prompt
         replica = exchange.replica if exchange is not None else None
-        estimate = exchange.request.prompt_tokens if exchange is not None else 0
+        estimate = exchange.asked.prompt_tokens if exchange is not None else 0
         ended = Ended(
             request_id=passage.request_id,
             method=head.method.decode(),
@@ -312,14 +312,14 @@ class Proxy:
             replica=replica.name if replica is not None else "",
             attempts=exchange.attempts if exchange is not None else 0,
             prompt_tokens=prompt.counted or estimate,
-            generated_tokens=exchange.tokens if exchange is not None else 0,
-            caller=exchange.request.caller if exchange is not None else "",
+            generated_tokens=exchange.generated if exchange is not None else 0,
+            caller=exchange.asked.caller if exchange is not None else "",
             traceparent=head.fields.get(b"traceparent", b"").decode("latin-1"),
             arrived=passage.arrived,
             sent_at=(exchange.sent_at or None) if exchange is not None else None,
             started_at=exchange.started_at if exchange is not None else None,
             ended_at=self.clock(),
-            request=exchange.request if exchange is not None else None,
+            request=exchange.asked if exchange is not None else None,
             prompt_bytes=prompt.text_bytes,
             blocks=self.blocks(prompt, asked.body) if self.recording else (),
         )

@@ -129,6 +129,11 @@ class Continuation:
         """The stream is over: give its memory back."""
         self._sent.close()
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that went to the client, as of the last `request`."""
+        return self._sent.tokens
+
     # --- inside
 
     def _keep(self, data: bytes) -> bytes:
