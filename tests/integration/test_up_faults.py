@@ -1,9 +1,14 @@
 """`halffull up` when things die, do not start, or clash; several deployments; fixed endpoints."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +111,40 @@ def test_a_deployment_that_is_added_and_does_not_start_leaves_the_others(up, fil
     running_up.serving("second")
     running_up.said(r"^first: policy round-robin -> sal applied")
     assert running_up.end() == 0
+
+
+def test_a_deployment_for_which_there_is_no_place_leaves_the_others(up, file, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    write(file, document("first", replicas=1))
+    running_up = up(file)
+    url, _ = running_up.serving("first")
+    for folder in (tmp_path / "scratch").iterdir():  # as one who makes room on a full disk
+        shutil.rmtree(folder)
+
+    write(file, document("first", replicas=1, policy="sal"), document("second", replicas=1))
+    running_up.said("^second does not start: .*No such file")
+    running_up.said("^first: what is new cannot be written")
+    assert get(f"{url}/v1/models")["data"]
+    assert running_up.end() == 0
+
+
+def test_output_that_nobody_can_take_stops_nothing(file, eventually):
+    write(file, document(replicas=1))
+    ports = [str(free_pair()), str(free_pair())]
+    command = [sys.executable, "-m", "halffull", "up", str(file), "--port", ports[0], "--admin-port", ports[1]]
+    with Path("/dev/full").open("wb") as full, subprocess.Popen(command, stdout=full, stderr=full) as running_up:
+
+        def serves():
+            assert running_up.poll() is None
+            with contextlib.suppress(OSError):
+                return ready(f"http://127.0.0.1:{ports[1]}")
+
+        eventually(serves, START)
+        write(file, document(replicas=2))
+        eventually(lambda: len(serves() or ()) == 2, START)
+        running_up.terminate()
+        assert running_up.wait(START) == 0
 
 
 def test_engines_at_fixed_endpoints_are_only_routed_to(up, file, load, tmp_path, eventually):

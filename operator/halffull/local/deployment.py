@@ -44,6 +44,7 @@ class Deployment:
         self.wanted = wanted
         """as the files have it"""
         name = wanted.deployment.metadata.name
+        self._folder = folder
         self._session = session
         self._say = say
         self.router = RouterProcess(
@@ -82,7 +83,8 @@ class Deployment:
         return [*fixed] if fixed is not None else self.engines.names
 
     async def start(self) -> None:
-        """Return once engines and router serve; raises StartError."""
+        """Return once engines and router serve; raises StartError or OSError, and a group of them where engines do."""
+        self._folder.mkdir(exist_ok=True)
         if missing := self.wanted.missing_policy:
             self._say(f"{self.name}: no file has the SchedulingPolicy {missing}; policy sal until one has")
         self._publish()
@@ -95,12 +97,14 @@ class Deployment:
     def follow(self, wanted: Wanted) -> None:
         """Take a change: the router is told at once, engines follow."""
         before, self.wanted = self.wanted, wanted
+        if self._config is None:
+            return  # it has not begun to start, and will with this
         if missing := wanted.missing_policy:
             self._say(f"{self.name}: no file has the SchedulingPolicy {missing}; the last one stays")
         old = self._config
         self._publish()
         new = self._config
-        if old and new and old.hash != new.hash:
+        if old.hash != new.hash:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks.append(asyncio.create_task(self._report(old, new)))
         if before.deployment.spec != wanted.deployment.spec:

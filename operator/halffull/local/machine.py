@@ -91,13 +91,13 @@ class Machine:
                 self._starts[key] = asyncio.create_task(self._add(key, announce))
 
     async def _start(self, wanted: Sequence[Wanted]) -> None:
-        """Start ModelDeployments side by side; raises StartError if one does not start."""
+        """Start ModelDeployments side by side; raises StartError or OSError if one does not start."""
         self._deployments = {each.deployment.key: self._deployment(each) for each in wanted}
         try:
             async with asyncio.TaskGroup() as starts:
                 for deployment in self._deployments.values():
                     starts.create_task(deployment.start())
-        except* StartError as errors:
+        except* (StartError, OSError) as errors:
             raise first_error(errors) from errors
 
     async def _add(self, key: Key, announce: Callable[[Deployment], None]) -> None:
@@ -128,7 +128,6 @@ class Machine:
         place = self._places.setdefault(wanted.deployment.key, len(self._places))
         port, admin_port = (first + place if first else 0 for first in self._ports)
         folder = Path(self._folder.name) / str(place)
-        folder.mkdir(exist_ok=True)
         return Deployment(
             wanted,
             host=self._host,

@@ -9,7 +9,8 @@ from halffull.api import flags
 from halffull.api.errors import DocumentError
 from halffull.local.deployment import Deployment
 from halffull.local.machine import Machine
-from halffull.local.process import StartError
+from halffull.local.process import Say, StartError
+from halffull.router.observability.output import Output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until Ctrl-C or SIGTERM; 0 then, 1 if something did not start, 2 if a file is wrong."""
+    output = Output()
+
+    def say(text: str) -> None:
+        output.write(f"{text}\n")
+
     try:
-        asyncio.run(_run(arguments))
+        asyncio.run(_run(arguments, say))
     except DocumentError as error:
         for line in error.lines:
             say(line)
@@ -52,12 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def say(text: str) -> None:
-    """Print one line, at once."""
-    print(text, flush=True)
-
-
-async def _run(arguments: argparse.Namespace) -> None:
+async def _run(arguments: argparse.Namespace, say: Say) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task  # noqa: S101 (a coroutine runs in a task)
@@ -68,6 +69,13 @@ async def _run(arguments: argparse.Namespace) -> None:
         if stopping.is_set() or not serving.is_set():
             task.cancel()
         stopping.set()
+
+    def announce(deployment: Deployment) -> None:
+        spec, config = deployment.wanted.deployment.spec, deployment.config
+        say(
+            f"{deployment.name}: model {spec.model} at {deployment.router.url}/v1, {len(deployment.replicas)} replicas, "
+            f"policy {config.scheduling.policy if config else '?'}, admin {deployment.router.admin_url}"
+        )
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
@@ -84,22 +92,13 @@ async def _run(arguments: argparse.Namespace) -> None:
         async with machine:
             serving.set()
             for deployment in machine.deployments.values():
-                _announce(deployment)
+                announce(deployment)
             say("following the files; Ctrl-C stops")
             async with asyncio.TaskGroup() as tasks:
-                following = tasks.create_task(machine.follow(_announce))
+                following = tasks.create_task(machine.follow(announce))
                 await stopping.wait()
                 following.cancel()
             say("stopping: open answers end first; Ctrl-C again does not wait for them")
     except asyncio.CancelledError:
         if not stopping.is_set():
             raise
-
-
-def _announce(deployment: Deployment) -> None:
-    spec = deployment.wanted.deployment.spec
-    config = deployment.config
-    say(
-        f"{deployment.name}: model {spec.model} at {deployment.router.url}/v1, {len(deployment.replicas)} replicas, "
-        f"policy {config.scheduling.policy if config else '?'}, admin {deployment.router.admin_url}"
-    )

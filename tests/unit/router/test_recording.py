@@ -1,6 +1,9 @@
 """What a router records of requests: no text, in bounded files, whatever the disk does."""
 
+import asyncio
 import json
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,6 +103,51 @@ async def test_a_full_disk_costs_recorded_requests_and_nothing_else() -> None:
     assert recorder.figures() == {
         "file": "/dev/full", "recorded": 0, "dropped": 2, "error": "[Errno 28] No space left on device",
     }  # fmt: skip
+
+
+async def test_what_is_written_at_once_is_written_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the regular flush, one for `/recording`, and one at the end, which may come while another was given up."""
+    slow = threading.Event()
+
+    def hesitate(path: Path, data: bytes, most: int) -> None:
+        if not path.exists():
+            assert slow.wait(30)
+        append(path, data, most)
+
+    monkeypatch.setattr(recording, "append", hesitate)
+    world, path = World(ENGINE), tmp_path / "r.jsonl"
+    recorder = recorder_of(world, path)
+    flushes = []
+    for number in range(3):
+        await world.send(request_of("a" * (number + 1)))
+        flushes.append(asyncio.create_task(recorder.flush()))
+        await asyncio.sleep(0)
+    flushes[0].cancel()
+    with suppress(TimeoutError):  # it must not end yet
+        await asyncio.wait_for(asyncio.shield(flushes[1]), 0.2)
+    slow.set()
+    await asyncio.gather(*flushes, return_exceptions=True)
+    header, *lines = map(json.loads, path.read_text().splitlines())
+    assert header["recording"] == 1
+    assert [line["prompt_bytes"] for line in lines] == [1, 2, 3]
+
+
+async def test_recording_begins_once_there_is_a_place_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "FLUSH_S", 0.01)
+    world, folder = World(ENGINE), tmp_path / "later"
+    recorder = Recorder(folder / "r.jsonl", world.proxy, lambda: 0.0, secret=lambda: None, always=False)
+    recorder.configure(Record())
+    assert "No such file" in recorder.error
+    folder.mkdir()
+    running = asyncio.create_task(recorder.run())
+    async with asyncio.timeout(30):
+        while not world.proxy.recording:
+            await asyncio.sleep(0.01)
+        assert recorder.error == ""
+        await world.send(request_of("a"))
+        while not recorder.recorded:
+            await asyncio.sleep(0.01)
+    running.cancel()
 
 
 async def test_lines_that_the_disk_does_not_take_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Standard output of a router: where it serves, and the access log. Used by `app` and `workers`."""
+"""Standard output of what runs for long: where it serves, the access log. Used by `app`, `workers` and `halffull up`."""
 
 import logging
 import os

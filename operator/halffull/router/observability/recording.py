@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -53,7 +54,11 @@ class Recorder:
         self._wall_clock = wall_clock
         self._secret = secret
         self._always = always
+        self._wanted: Record | None = None
         self._max_bytes = 0
+        self._writing = asyncio.Lock()
+        self._writer = ThreadPoolExecutor(1, "recording")
+        """one thread, which a write that nobody waits for any more holds until it is done"""
         self._lines: list[bytes] = []
         self._pending = 0
         self.recorded = 0
@@ -65,10 +70,10 @@ class Recorder:
 
     def configure(self, wanted: Record | None) -> None:
         """Record from now on as the configuration says; None: not at all."""
-        record = wanted or (Record() if self._always else None)
-        proxy, on = self._proxy, record is not None and self._keyed()
-        if record is not None:
-            self._max_bytes = record.max_bytes
+        self._wanted = wanted or (Record() if self._always else None)
+        proxy, on = self._proxy, self._wanted is not None and self._keyed()
+        if self._wanted is not None:
+            self._max_bytes = self._wanted.max_bytes
         if on and self not in proxy.witnesses:
             proxy.witnesses.append(self)
         elif not on and self in proxy.witnesses:
@@ -126,24 +131,30 @@ class Recorder:
         self._pending += len(data)
 
     async def run(self) -> None:
-        """Write what waits, again and again."""
+        """Write what waits, again and again; begin, once that can be done, where it could not."""
         while True:
             await asyncio.sleep(FLUSH_S)
+            if self._wanted is not None and self._path is not None and not self._proxy.recording:
+                self.configure(self._wanted)
+                if self._proxy.recording:
+                    self.error = ""
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits now."""
-        if not self._lines or self._path is None:
-            return
-        lines, self._lines, self._pending = self._lines, [], 0
-        try:
-            await asyncio.to_thread(append, self._path, b"".join(lines), self._max_bytes // 2)
-        except OSError as error:
-            self.dropped += len(lines)
-            self._failed(str(error))
-        else:
-            self.recorded += len(lines)
-            self.error = ""
+        """Write what waits now, after what is being written."""
+        loop = asyncio.get_running_loop()
+        async with self._writing:
+            if not self._lines or self._path is None:
+                return
+            lines, self._lines, self._pending = self._lines, [], 0
+            try:
+                await loop.run_in_executor(self._writer, append, self._path, b"".join(lines), self._max_bytes // 2)
+            except OSError as error:
+                self.dropped += len(lines)
+                self._failed(str(error))
+            else:
+                self.recorded += len(lines)
+                self.error = ""
 
     async def content(self) -> AsyncIterator[bytes]:
         """Return all that is kept, oldest first, in pieces. Raises OSError where it cannot be read."""
