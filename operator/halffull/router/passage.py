@@ -72,7 +72,7 @@ class Passage:
         proxy = self._proxy
         self._client.answering = self
         request = self._asked.request(proxy, self.request_id, self.arrived)
-        self.exchange = proxy.dispatcher.arrive(request, self.arrived, self)
+        self.exchange = proxy.place(request, self)
         proxy.passages.add(self)
         proxy.carry_out([self.exchange])
 

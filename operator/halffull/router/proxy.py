@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ssl import SSLContext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from halffull.core.books import Replica
@@ -35,6 +35,9 @@ from halffull.router.requests.blocks import blocks_of
 from halffull.router.requests.priority import Priority, number
 from halffull.router.requests.prompt import Prompt
 from halffull.router.requests.tokens import Tokens
+
+if TYPE_CHECKING:
+    from halffull.router.peers.sharing import Sharing
 
 LOG = logging.getLogger(__name__)
 BYTES_PER_TOKEN = 4.0
@@ -103,8 +106,8 @@ class Proxy:
         """stored responses, and the replicas that made them"""
         self.placed: Callable[[Request, Replica], None] | None = None
         """who hears of each request that goes to a replica: what follows the engines' caches"""
-        self.shares: list[Callable[[str, str], None]] = []
-        """who hears of each stored response: peers"""
+        self.sharing: Sharing | None = None
+        """what tells other routers and hears of them; None: there are none"""
 
     # --- for `app`: configuration, fleet, time
 
@@ -178,6 +181,8 @@ class Proxy:
 
     def tick(self) -> None:
         """Do what time brings; to be called about every 50 ms."""
+        if self.sharing is not None:
+            self.sharing.tick()
         now = self.clock()
         self.carry_out(self.dispatcher.tick(now))
         if now < self._deadlines_seen + DEADLINES_S:
@@ -244,6 +249,15 @@ class Proxy:
         self.answer(client, head, failure, self.request_id(head))
 
     # --- for `passage`
+
+    def place(self, request: Request, passage: Passage) -> Exchange:
+        """Hand a request to the dispatcher, which by then knows what peers did."""
+        if self.sharing is not None:
+            self.sharing.catch_up()
+        exchange = self.dispatcher.arrive(request, passage.arrived, passage)
+        if self.sharing is not None and exchange.phase is Phase.QUEUED:
+            self.sharing.attend()
+        return exchange
 
     def carry_out(self, exchanges: Iterable[Exchange]) -> None:
         """Do what the dispatcher decided."""
@@ -331,9 +345,8 @@ class Proxy:
         if len(self.made_by) >= REMEMBERED_RESPONSES:
             del self.made_by[next(iter(self.made_by))]
         self.made_by[response_id] = replica
-        if share:
-            for hear in self.shares:
-                hear(response_id, replica)
+        if share and self.sharing is not None:
+            self.sharing.remembered(response_id, replica)
 
     def ranked(self, kind: Path, request: Request, body: bytes) -> bytes:
         """Return the body that the engine gets: with the priority that the configuration says."""

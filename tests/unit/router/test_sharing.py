@@ -2,26 +2,59 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from halffull.core.books import Replica
+from halffull.core.values import Request
 from halffull.router.peers import sharing
 from halffull.router.peers.link import VERSION, Hello, Link, Told, framed
 from halffull.router.peers.sharing import Sharing
 from in_memory import Transport, World
+from scripted_engines import post
 
 
 @asynccontextmanager
-async def router() -> AsyncIterator[tuple[World, Sharing]]:
+async def router(name: str = "one") -> AsyncIterator[tuple[World, Sharing]]:
     world = World()
     made = Sharing(
-        "one", world.proxy, lambda: None, token=lambda: b"secret", now=lambda: world.now, rng=random.Random(1)
+        name, world.proxy, lambda: None, token=lambda: b"secret", now=lambda: world.now, rng=random.Random(1)
     )  # fmt: skip
     yield world, made
     made.close()
+
+
+@asynccontextmanager
+async def two_routers(folder: Path) -> AsyncIterator[tuple[tuple[World, Sharing], tuple[World, Sharing]]]:
+    """Two that share, and rest: nothing waits at either."""
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(router("one"))
+        two = await stack.enter_async_context(router("two"))
+        server = await one[1].listen(folder / "peers")
+        stack.callback(server.close)
+        two[1].found([folder / "peers"])
+        await until(lambda: one[1].links and two[1].links)
+        for world, made in (one, two):
+            world.now += 0.5
+            made.tick()
+        yield one, two
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def sent_by(teller: tuple[World, Sharing]) -> None:
+    """It places a request, and its peer is told."""
+    world, made = teller
+    told = made.counters.told
+    world.proxy.dispatcher.arrive(Request("id", world.now, 100), world.now)
+    await until(lambda: made.counters.told > told)
 
 
 def message(body: bytes) -> bytes:
@@ -112,6 +145,53 @@ async def test_a_stranger_that_speaks_slowly_is_dropped_in_time() -> None:
             if not transport.closed:
                 stranger.data_received(hello[start : start + 1])
             world.now += 1.0
-            made._tick()
+            made.tick()
 
         assert transport.closed
+
+
+async def test_what_a_peer_tells_is_entered_before_a_request_is_placed_and_wakes_nobody_until_then(
+    tmp_path: Path,
+) -> None:
+    async with two_routers(tmp_path) as (one, (world, hearer)):
+        heard = hearer.counters.heard
+        await sent_by(one)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert hearer.counters.heard == heard
+
+        world.now += 0.1
+        hearer.catch_up()
+
+        assert world.replica.foreign.in_flight == 1
+
+
+async def test_what_a_peer_tells_is_entered_at_once_while_a_request_waits(tmp_path: Path) -> None:
+    async with two_routers(tmp_path) as (one, (world, hearer)):
+        hearer.attend()
+        await sent_by(one)
+
+        await until(lambda: world.replica.foreign.in_flight == 1)
+
+
+async def test_a_request_that_waits_has_its_router_listen(tmp_path: Path) -> None:
+    async with two_routers(tmp_path) as (one, (world, _)):
+        world.replica.suspended = True
+        world.proxy.refresh(world.replica)
+        client, transport = world.connect()
+        client.data_received(post(b"{}"))
+        await sent_by(one)
+
+        await until(lambda: world.replica.foreign.in_flight == 1)
+        transport.close()
+        await world.settle()
+
+
+async def test_a_peer_that_is_lost_while_nobody_listens_is_missed_at_the_next_tick(tmp_path: Path) -> None:
+    async with two_routers(tmp_path) as ((_, leaver), (_, other)):
+        leaver.close()
+        await until(lambda: not leaver.links)
+        assert other.links
+        other.tick()
+
+        await until(lambda: not other.links)

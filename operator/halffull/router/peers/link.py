@@ -3,11 +3,16 @@
 `sharing` makes one `Link` per connection, dialed or accepted. Each message is MessagePack behind its length in four bytes.
 Both sides send `Hello` with a nonce and prove that they know the token by an HMAC over both nonces; the token never
 travels. What is told afterwards are counts of tokens and names of replicas, never prompts or answers.
+
+A link that rests leaves what comes in its socket until it is asked for it: to be woken for a few bytes costs far more than to
+read them along with others.
 """
 
 import asyncio
 import hmac
+import os
 import secrets
+import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -24,6 +29,7 @@ GREETING_BYTES = 4096
 MESSAGE_BYTES = 8 << 20
 BUFFER_BYTES = 8 << 20
 """what may wait for a slow peer; past that it is dropped, and gets everything anew when it is back"""
+READ_BYTES = 1 << 16
 _LENGTH = 4
 
 
@@ -119,6 +125,9 @@ class Link(asyncio.Protocol):
         self._their_nonce = b""
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._resting = False
+        self._socket: socket.socket | None = None
+        """the transport's once more, to be read while this link rests"""
         self._why = "closed by the peer"
 
     def send(self, data: bytes) -> bool:
@@ -137,6 +146,41 @@ class Link(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._why = why
             self._transport.abort()
+
+    def rest(self) -> None:
+        """From now on only `take` reads what comes."""
+        if self._resting or self._transport is None or self.closing:
+            return
+        if self._socket is None:
+            try:
+                self._socket = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+            except OSError:
+                return  # no file descriptor is left: it goes on as it was
+        self._transport.pause_reading()
+        self._resting = True
+
+    def attend(self) -> None:
+        """From now on what comes is read at once."""
+        if self._resting and self._transport is not None and not self.closing:
+            self._transport.resume_reading()
+            self._resting = False
+
+    def take(self) -> None:
+        """Read what has come while it rests."""
+        while self._resting and self._socket is not None and not self.closing:
+            try:
+                data = self._socket.recv(READ_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.drop(str(error))
+                return
+            if not data:
+                self.drop(self._why)
+                return
+            self.data_received(data)
+            if len(data) < READ_BYTES:
+                return
 
     # --- asyncio's
 
@@ -174,6 +218,9 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the host."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         if not self.closed.done():
             self.closed.set_result(None)
         self._host.lost(self, str(exc) if exc else self._why)

@@ -3,7 +3,8 @@
 `app` makes one `Sharing` where the command line names peers. The ledger itself is `core.peers`, a stream is a `link`.
 A request that was sent is told at once, first tokens and ends wait a moment for company, and all of it is told at most once per
 millisecond and peer, so that telling costs a bounded share of a core however many requests and peers there are; later pages replace
-earlier ones. Nothing here waits for a peer.
+earlier ones. Nothing here waits for a peer. What peers tell is entered when it matters: before a request is placed, at each tick,
+and at once while a request waits for a replica.
 """
 
 import asyncio
@@ -25,7 +26,6 @@ LOG = logging.getLogger(__name__)
 TOGETHER_S = 0.02
 """first tokens and ends wait so long for others"""
 GAP_PER_PEER_S = 0.001
-TICK_S = 0.05
 LOOK_TICKS = 4
 """answers under way are looked at five times a second"""
 ALIVE_S = 1.0
@@ -78,18 +78,17 @@ class Sharing:
         """streams that work, by name of the peer"""
         self.ledger = Peers(proxy.dispatcher.books, self._wake)
         proxy.dispatcher.peers = self.ledger
-        proxy.shares.append(self._remembered)
+        proxy.sharing = self
         self._proxy = proxy
         self._scraper = scraper
         self._now = now
         self._rng = rng
         self._loop = asyncio.get_running_loop()
         self._number = 0
-        self._told_at = 0.0
+        self._told_at = self._read_at = 0.0
         self._claimed = False
         self._ticks = 0
         self._telling: asyncio.Handle | None = None
-        self._ticking = self._loop.call_later(TICK_S, self._tick)
         self._opening: dict[Link, None] = {}
         self._dialing: dict[Address, asyncio.Task[None]] = {}
         self._expiring: dict[str, asyncio.TimerHandle] = {}
@@ -114,7 +113,6 @@ class Sharing:
     def close(self) -> None:
         """Leave: peers take out what this router told."""
         self.found(())
-        self._ticking.cancel()
         for link in [*self.links.values(), *self._opening]:
             link.drop("this router ends")
 
@@ -135,6 +133,36 @@ class Sharing:
         """The engine told this router something of itself."""
         if self.links and replica.signals is not None:
             self._send(framed(self._scrape(replica, replica.signals_at)))
+
+    # --- for `proxy`
+
+    def catch_up(self) -> None:
+        """Enter what peers have told: a request is about to be placed."""
+        if self._now() - self._read_at >= GAP_PER_PEER_S * len(self.links):
+            self._read()
+
+    def attend(self) -> None:
+        """A request waits: from now on hear at once of what peers' requests leave free."""
+        for link in self.links.values():
+            link.attend()
+
+    def remembered(self, response: str, replica: str) -> None:
+        """A replica made a stored response: tell the others."""
+        if self.links:
+            self._send(framed(Stored({response: replica})))
+
+    def tick(self) -> None:
+        """Time has passed; called every 50 ms."""
+        self._ticks += 1
+        self._read()
+        waiting = len(self._proxy.dispatcher.queue) > 0
+        for link in self.links.values():
+            link.attend() if waiting else link.rest()
+        now = self._now()
+        if self._claimed or waiting or now - self._told_at >= ALIVE_S:
+            self._tell()
+        if self._ticks % LOOK_TICKS == 0:
+            self._look(now)
 
     # --- for `link`
 
@@ -196,6 +224,11 @@ class Sharing:
             self.ledger.claim(link.peer, None, self._now())
             self._expiring[link.peer] = self._loop.call_later(EXPIRY_S, self._expire, link.peer)
 
+    def _read(self) -> None:
+        self._read_at = self._now()
+        for link in list(self.links.values()):  # some may end
+            link.take()
+
     # --- telling
 
     def _wake(self) -> None:
@@ -235,22 +268,13 @@ class Sharing:
             raise ValueError(replica.name)
         return Scraped(replica.name, self._now() - at, replica.signals, replica.models, replica.adapters.served)
 
-    def _remembered(self, response: str, replica: str) -> None:
-        if self.links:
-            self._send(framed(Stored({response: replica})))
-
     # --- time
 
-    def _tick(self) -> None:
-        self._ticking = self._loop.call_later(TICK_S, self._tick)
-        self._ticks += 1
-        now = self._now()
-        if self._ticks % LOOK_TICKS == 0:
-            self._share_out()
-            if self.links:
-                self.ledger.look()
-        if self._claimed or len(self._proxy.dispatcher.queue) or now - self._told_at >= ALIVE_S:
-            self._tell()
+    def _look(self, now: float) -> None:
+        """Do what need not be done at every tick."""
+        self._share_out()
+        if self.links:
+            self.ledger.look()
         for link in [*self.links.values(), *self._opening]:
             if now - link.heard_at > (SILENCE_S if link.proved else HANDSHAKE_S):
                 link.drop("it is silent")
