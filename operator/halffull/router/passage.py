@@ -321,6 +321,14 @@ class Passage:
             proxy.carry_out(proxy.dispatcher.broken(exchange, failure, proxy.clock()))
             self.fail(failure)
 
+    def spoil(self) -> None:
+        """A fault of ours: the request ends with an error, or, where that is what cannot be written, with its connection."""
+        exchange = self.exchange
+        if exchange is None or exchange.phase.ended:
+            self._client.abort()
+        else:
+            self.expire(Failure(Reason.INTERNAL, "The router failed at this request, which is its fault."))
+
     def client_gone(self) -> None:
         """Nobody waits for the answer: close to the engine, which frees the GPU."""
         proxy, exchange = self._proxy, self.exchange

@@ -260,16 +260,14 @@ class Proxy:
         return exchange
 
     def carry_out(self, exchanges: Iterable[Exchange]) -> None:
-        """Do what the dispatcher decided."""
+        """Do what the dispatcher decided; a fault of ours at one request is that one's alone."""
         for exchange in exchanges:
             passage: Passage = exchange.host
-            if exchange.phase is Phase.CONNECTING and exchange.replica is not None:
-                self.telemetry.decided(exchange, exchange.replica, self.clock())
-                if self.placed is not None:
-                    self.placed(exchange.request, exchange.replica)
-                passage.send(exchange, exchange.replica)
-            elif exchange.failure is not None:
-                passage.fail(exchange.failure)
+            try:
+                self._carry_out(passage, exchange)
+            except Exception:
+                LOG.exception("request %s can be neither sent nor refused", passage.request_id)
+                passage.spoil()
 
     def answer(self, client: Client, head: Head, failure: Failure, request_id: str) -> None:
         """Answer with an error in the form of the path's API."""
@@ -338,7 +336,10 @@ class Proxy:
             blocks=self.blocks(prompt, asked.body) if self.recording else (),
         )
         for witness in self.witnesses:
-            witness(ended)
+            try:
+                witness(ended)
+            except Exception:
+                LOG.exception("the end of request %s cannot be noted", ended.request_id)
 
     def remember(self, response_id: str, replica: str, *, share: bool = True) -> None:
         """Note which replica made a stored response, and tell others who have not heard of it."""
@@ -361,6 +362,15 @@ class Proxy:
         return self.made_by.get(response_id)
 
     # --- inside
+
+    def _carry_out(self, passage: Passage, exchange: Exchange) -> None:
+        if exchange.phase is Phase.CONNECTING and exchange.replica is not None:
+            self.telemetry.decided(exchange, exchange.replica, self.clock())
+            if self.placed is not None:
+                self.placed(exchange.request, exchange.replica)
+            passage.send(exchange, exchange.replica)
+        elif exchange.failure is not None:
+            passage.fail(exchange.failure)
 
     def _allowed(self, path: str) -> tuple[bytes, ...]:
         """Return the methods that a path takes; none: it is not routed."""
