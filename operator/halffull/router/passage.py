@@ -12,6 +12,7 @@ from halffull.core.errors import Failure, Reason
 from halffull.core.exchange import Exchange
 from halffull.core.faults import Blame, Fault
 from halffull.engines.base import Dialect, Path, aborted, dead
+from halffull.router import ending
 from halffull.router.answers import dialect
 from halffull.router.answers.answer import Answer
 from halffull.router.answers.dialect import Event
@@ -360,7 +361,7 @@ class Passage:
         """The request is over. Passage and exchange let go of each other, so that no garbage collector need come."""
         self._proxy.passages.discard(self)
         if self._proxy.witnesses:
-            self._proxy.tell(self, self._asked, status=status, reason=reason)
+            ending.tell(self._proxy, self, self._asked, status=status, reason=reason)
         if self._continuation is not None:
             self._continuation.close()
         exchange, self.exchange = self.exchange, None

@@ -24,7 +24,6 @@ from halffull.core.values import Request, State
 from halffull.engines.base import Adapter, Dialect, Path
 from halffull.router.answers import dialect
 from halffull.router.answers.transcript import Allowance
-from halffull.router.asked import Asked
 from halffull.router.engines import Engines
 from halffull.router.http import framing
 from halffull.router.http.client import Client, ClientLimits
@@ -309,37 +308,6 @@ class Proxy:
         if self.settings.sessions and b"x-session-id" not in head.fields:
             lines += b"x-session-id: %b\r\n" % request_id.encode()
         return lines
-
-    def tell(self, passage: Passage, asked: Asked, *, status: int, reason: str) -> None:
-        """Tell the witnesses how a request ended."""
-        exchange, head, prompt = passage.exchange, asked.head, asked.prompt
-        replica = exchange.replica if exchange is not None else None
-        estimate = exchange.asked.prompt_tokens if exchange is not None else 0
-        ended = Ended(
-            request_id=passage.request_id,
-            method=head.method.decode(),
-            path=self.adapter.label(head.path),
-            status=status,
-            reason=reason,
-            replica=replica.name if replica is not None else "",
-            attempts=exchange.attempts if exchange is not None else 0,
-            prompt_tokens=prompt.counted or estimate,
-            generated_tokens=exchange.generated if exchange is not None else 0,
-            caller=exchange.asked.caller if exchange is not None else "",
-            traceparent=head.fields.get(b"traceparent", b"").decode("latin-1"),
-            arrived=passage.arrived,
-            sent_at=(exchange.sent_at or None) if exchange is not None else None,
-            started_at=exchange.started_at if exchange is not None else None,
-            ended_at=self.clock(),
-            request=exchange.asked if exchange is not None else None,
-            prompt_bytes=prompt.text_bytes,
-            blocks=self.blocks(prompt, asked.body) if self.recording else (),
-        )
-        for witness in self.witnesses:
-            try:
-                witness(ended)
-            except Exception:
-                LOG.exception("the end of request %s cannot be noted", ended.request_id)
 
     def remember(self, response_id: str, replica: str, *, share: bool = True) -> None:
         """Note which replica made a stored response, and tell others who have not heard of it."""
