@@ -26,6 +26,7 @@ class Reason(Enum):
     ENGINE_SILENT = ("engine_silent", 502)
     ENGINE_UNREACHABLE = ("engine_unreachable", 502)
     ENGINE_BUSY = ("engine_busy", 503)
+    NO_CONNECTION = ("no_connection", 503)
     NO_REPLICA = ("no_replica", 503)
     SHUTTING_DOWN = ("shutting_down", 503)
     QUEUE_TIMEOUT = ("queue_timeout", 504)

@@ -113,6 +113,13 @@ class Passage:
         if exchange is not None and exchange.replica is replica and exchange.attempts == attempt:
             self._fault(Fault.UNREACHABLE, reason)
 
+    def exhausted(self, replica: Replica, attempt: int) -> None:
+        """The router can open no further connection: no replica's fault, and no other would help."""
+        exchange = self.exchange
+        if exchange is not None and exchange.replica is replica and exchange.attempts == attempt:
+            message = "The router can open no further connection."
+            self.expire(Failure(Reason.NO_CONNECTION, message, retry_after_s=1))
+
     # --- 6. relay: called by the connection to the engine
 
     def answer_head(self, status: int, headers: Headers, fields: dict[bytes, bytes]) -> None:

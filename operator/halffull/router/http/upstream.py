@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from halffull.router.http.exhausted import EXHAUSTED, ExhaustedError
 from halffull.router.http.framing import BODILESS, Headers
 
 IDLE_S = 4.0
@@ -244,13 +245,18 @@ class Pool:
         self._idle.append(upstream)
 
     async def connect(self, limit_s: float) -> Upstream:
-        """Return a new connection. Raises OSError or TimeoutError."""
+        """Return a new connection. Raises ExhaustedError, another OSError or TimeoutError."""
         loop = asyncio.get_running_loop()
         name = self._host if self.tls else None
         async with asyncio.timeout(limit_s):
-            _, upstream = await loop.create_connection(
-                lambda: Upstream(self, self._clock), self._host, self._port, ssl=self.tls, server_hostname=name
-            )
+            try:
+                _, upstream = await loop.create_connection(
+                    lambda: Upstream(self, self._clock), self._host, self._port, ssl=self.tls, server_hostname=name
+                )
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    raise ExhaustedError(*error.args) from error
+                raise
         return upstream
 
     def prune(self, now: float) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from halffull.core.books import Replica
 from halffull.core.health import Verdict
 from halffull.core.values import Signals
+from halffull.router.http.exhausted import ExhaustedError
 from halffull.router.proxy import Proxy
 from halffull.router.signals.scrape import Plan
 from halffull.router.sources.engine_client import FAILURES
@@ -80,6 +81,8 @@ class Inspector:
             else:
                 try:
                     await self._inspect(replica, health.verdict)
+                except ExhaustedError:
+                    await asyncio.sleep(RESTART_S)  # nobody looked
                 except Exception:  # a fault of ours must not leave it out for good
                     LOG.exception("looking at replica %s failed in an unexpected way; again", replica.name)
                     await asyncio.sleep(RESTART_S)
@@ -105,6 +108,8 @@ class Inspector:
         """Return why a replica that was taken out does not come back yet, or an empty text."""
         try:
             status, _ = await plan.client.get(replica.address, plan.adapter.container.health_path, LOOK_S)
+        except ExhaustedError:
+            raise
         except FAILURES as error:
             return f"it cannot be reached: {type(error).__name__}"
         return await self._why_dead(plan, replica, may_rest=True) if status == 200 else f"it answers {status}"
@@ -121,9 +126,11 @@ class Inspector:
         return after if isinstance(after, str) else stalled(before, after)
 
     async def _signals(self, plan: Plan, replica: Replica) -> Signals | str:
-        """One look at its metrics, or why there is none. An engine without metrics says nothing, which is not death."""
+        """One look at its metrics, or why there is none. Raises ExhaustedError. An engine without metrics says nothing, which is not death."""
         try:
             status, body = await plan.client.get(replica.address, plan.adapter.metrics_path, LOOK_S)
+        except ExhaustedError:
+            raise
         except FAILURES as error:
             return f"it does not answer: {type(error).__name__}"
         return plan.adapter.signals(body) if status == 200 else Signals()

@@ -15,6 +15,7 @@ import msgspec
 
 from halffull.core.contracts import Rng
 from halffull.core.values import State
+from halffull.router.http.exhausted import ExhaustedError
 from halffull.router.sources import discovery
 from halffull.router.sources.discovery import Endpoint, Endpoints
 from halffull.router.sources.engine_client import FAILURES, EngineClient, UnreachableError
@@ -172,7 +173,10 @@ class FixedSource:
             ip = before.host
             if before.state is State.DOWN or failures or now() > resolved + RESOLVE_INTERVAL_S:
                 ip, resolved = await self._resolve(host, port, ip) or ip, now()
-            failed = await self._probe(ip, port)
+            try:
+                failed = await self._probe(ip, port)
+            except ExhaustedError:
+                continue  # nobody looked
             failures = failures + failed if failed else 0
             down = failures >= PROBE_FAILURES or (failures > 0 and before.state is State.DOWN)
             after = Endpoint(name, ip, port, State.DOWN if down else State.READY)
@@ -192,9 +196,11 @@ class FixedSource:
         return current if current in found else found[0]
 
     async def _probe(self, ip: str, port: int) -> int:
-        """Ask the engine whether it serves: 0 where it does, else by how much the failure counts."""
+        """Ask the engine whether it serves: 0 where it does, else by how much the failure counts. Raises ExhaustedError."""
         try:
             status, _ = await self._client.get(discovery.address(ip, port), self._health_path, PROBE_LIMIT_S)
+        except ExhaustedError:
+            raise
         except UnreachableError:
             return 2
         except FAILURES:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from halffull.api.router_config import EngineTarget
 from halffull.router.files import identity
+from halffull.router.http.exhausted import ExhaustedError
 from halffull.router.http.framing import Headers
 from halffull.router.http.upstream import IDLE_S, Pool, Upstream
 from halffull.router.sources import discovery
@@ -19,7 +20,7 @@ LARGEST_ANSWER = 4 << 20
 """bytes; a vLLM's exposition has 58 kB"""
 
 FAILURES = (TimeoutError, OSError, ValueError)
-"""what `get` raises"""
+"""what `get` raises; an ExhaustedError among them says nothing of the engine"""
 
 
 class UnreachableError(ConnectionError):
@@ -114,6 +115,8 @@ class EngineClient:
                         raise
             try:
                 upstream = await pool.connect(limit_s)
+            except ExhaustedError:
+                raise
             except OSError as error:
                 raise UnreachableError(str(error)) from error
             return await self._ask(upstream, request)
