@@ -15,6 +15,13 @@ OPTIONS = {
     "router --workers 0": "--workers: 0 is not allowed; allowed: 1 or more",
     "router --config x --config-map y": "give --config or --config-map, not both",
     "router --config x --workers 2 --peers a:1 --admin-socket y": "--admin-socket, --peers: not with --workers",
+    "router --workers 2": "give --config FILE, or --namespace NS and --config-map NAME",
+    "router --config x --fallback-engine vllm": "--fallback-engine: 'vllm' is not TYPE=HOST:PORT",
+    "router --config x --fallback-engine vlm=a:1": "--fallback-engine: 'vlm' is not allowed; allowed: vllm, sglang, ",
+    "router --config x --fallback-engine vllm=a:b": "--fallback-engine: a:b: the port must be a number from 1 to 65535",
+    "router --config x --peers a:99999": "--peers: a:99999: the port must be a number from 1 to 65535",
+    "demo --seconds long": "--seconds: 'long' is not a number",
+    "demo --seconds 1": "--seconds: 1 is not allowed; allowed: 5 or more",
     "router": "give --config FILE, or --namespace NS and --config-map NAME",
     "engine --port eighty": "--port: 'eighty' is not a whole number",
     "engine --metrics-lag -1": "--metrics-lag: -1 is not allowed; allowed: 0 or more",
@@ -90,7 +97,28 @@ def test_an_operator_without_a_cluster() -> None:
     status, line = ended("operator", "--router-image", "x", "--kubeconfig", "/nowhere/config")
 
     assert status == 2
-    assert line.startswith("halffull operator: /nowhere/config: ")
+    assert line == "halffull operator: /nowhere/config: No such file or directory"
+
+
+@pytest.mark.parametrize("text", ["a: [", "words", "[1]", "clusters: []"])
+def test_an_operator_with_a_wrong_kubeconfig(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text(text)
+    status, line = ended("operator", "--router-image", "x", "--port", "0", "--kubeconfig", str(file))
+
+    assert status == 2
+    assert line.startswith(f"halffull operator: {file}: ")
+
+
+def test_an_operator_whose_port_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        status, line = ended("operator", "--router-image", "x", "--host", "127.0.0.1", "--port", port)
+
+    assert status == 1
+    assert line.startswith(f"halffull operator: --port {port}: ")
 
 
 def test_an_engine_without_its_certificate() -> None:

@@ -98,7 +98,17 @@ def run(arguments: argparse.Namespace) -> int:
             f"halffull operator: {arguments.kubeconfig or 'not in a cluster, and no --kubeconfig'}: {error}\n"
         )
         return 2
+    except OSError as error:  # a port that is taken, or a certificate that is not there
+        sys.stderr.write(f"halffull operator: --port {arguments.port}{_serving(certificate, arguments)}: {error}\n")
+        return 1
     return 0
+
+
+def _serving(certificate: Path | None, arguments: argparse.Namespace) -> str:
+    """The options of the external-metrics API, where it is served."""
+    if certificate is None:
+        return ""
+    return f" --external-metrics {certificate} --external-metrics-port {arguments.external_metrics_port}"
 
 
 class JsonFormatter(logging.Formatter):

@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
-from kubernetes.aio.config import load_incluster_config, load_kube_config
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.aio.dynamic import DynamicClient
 from kubernetes.aio.dynamic.resource import Resource
 
@@ -79,12 +80,12 @@ class Kube:
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None = None) -> "Kube":
-        """Read `kubeconfig`, or the service account of this pod where it is None; makes no call."""
+        """Read `kubeconfig`, or the service account of this pod where it is None; makes no call. Raises ConfigException."""
         configuration = Configuration()
         if kubeconfig is None:
             load_incluster_config(client_configuration=configuration)
         else:
-            await load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+            await _load(kubeconfig, configuration)
         # Authorities of many clusters lack a key usage, which Python 3.13 by default insists on and no other client does.
         configuration.disable_strict_ssl_verification = True
         return cls(configuration)
@@ -189,3 +190,13 @@ def _message(error: ApiException) -> str:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, TypeError, KeyError):
         return f"{error.status} {error.reason}"
+
+
+async def _load(kubeconfig: Path, configuration: Configuration) -> None:
+    try:
+        kubeconfig.read_bytes()  # noqa: ASYNC240 - nothing runs yet; the client takes no file for one without contexts
+        await load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+    except OSError as error:
+        raise ConfigException(error.strerror or str(error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise ConfigException(f"it is no kubeconfig: {' '.join(str(error).split())}") from error

@@ -207,7 +207,7 @@ def _cpu_share(elapsed_s: float) -> float:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    value = flags.positive(text)
     if value < 5:
-        raise argparse.ArgumentTypeError(f"{text} is too short: at least 5")
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: 5 or more")
     return value

@@ -11,6 +11,7 @@ from typing import Any
 
 from halffull.api import flags
 from halffull.api.router_config import EngineTarget
+from halffull.engines.catalog import ENGINES
 from halffull.router import heap
 from halffull.router.app import ConfigMap, Options, Router
 from halffull.router.http.tls import ServerTls
@@ -18,6 +19,7 @@ from halffull.router.loop import Loop
 from halffull.router.peers import peering
 from halffull.router.peers.peering import Peering
 from halffull.router.sources import kube
+from halffull.router.sources.discovery import split_address
 from halffull.router.workers import Place, Workers
 
 LOG = logging.getLogger(__name__)
@@ -107,13 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.config is not None and arguments.config_map is not None:
         sys.stderr.write("halffull router: give --config or --config-map, not both\n")
         return 2
-    if arguments.workers > 1:
-        if lone := [f"--{name.replace('_', '-')}" for name in LONE if getattr(arguments, name)]:
-            sys.stderr.write(
-                f"halffull router: {', '.join(lone)}: not with --workers, who have this from their parent\n"
-            )
-            return 2
-        return _run_workers(arguments)
+    lone = [f"--{name.replace('_', '-')}" for name in LONE if getattr(arguments, name)]
+    if lone and arguments.workers > 1:
+        sys.stderr.write(f"halffull router: {', '.join(lone)}: not with --workers, who have this from their parent\n")
+        return 2
     source: ConfigMap | Path
     try:
         if arguments.config is not None:
@@ -143,6 +142,8 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"halffull router: {error}\n")
         return 2
 
+    if arguments.workers > 1:
+        return _run_workers(arguments)
     heap.keep_freed()
 
     async def serve() -> int:
@@ -219,7 +220,13 @@ def _fallback(text: str | None) -> EngineTarget | None:
     """Read TYPE=HOST:PORT. Raises ValueError."""
     if text is None:
         return None
-    kind, found, place = text.partition("=")
-    if not found:
+    kind, _, place = text.partition("=")
+    if not place:
         raise ValueError(f"--fallback-engine: {text!r} is not TYPE=HOST:PORT")
+    if kind not in ENGINES:
+        raise ValueError(f"--fallback-engine: {kind!r} is not allowed; allowed: {', '.join(ENGINES)}")
+    try:
+        split_address(place, 0)
+    except ValueError as error:
+        raise ValueError(f"--fallback-engine: {error}") from error
     return EngineTarget(type=kind, endpoints=(place,))

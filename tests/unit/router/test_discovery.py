@@ -108,6 +108,7 @@ def test_addresses_are_split(text: str, place: tuple[str, int]) -> None:
     assert split_address(text, 8000) == place
 
 
-def test_a_port_that_is_no_number_is_refused() -> None:
-    with pytest.raises(ValueError, match="invalid literal"):
-        split_address("host:http", 8000)
+@pytest.mark.parametrize("place", ["host:http", "host:0", "host:65536", "[::1]:-1", "1.2.3.4:1.5"])
+def test_what_is_no_port_is_refused(place: str) -> None:
+    with pytest.raises(ValueError, match="must be a number from 1 to 65535"):
+        split_address(place, 8000)

@@ -91,4 +91,7 @@ class Peering:
 
 def addresses(text: str) -> tuple[Address, ...]:
     """Read `HOST:PORT` and paths of Unix sockets, separated by commas. Raises ValueError."""
-    return tuple(Path(part) if "/" in part else split_address(part, PORT) for part in text.split(",") if part)
+    try:
+        return tuple(Path(part) if "/" in part else split_address(part, PORT) for part in text.split(",") if part)
+    except ValueError as error:
+        raise ValueError(f"--peers: {error}") from error

@@ -11,6 +11,7 @@ from halffull.core.values import State
 
 PORT_NAMES = ("http", "engine")
 """names of the port that serves requests, where a slice lists several"""
+LARGEST_PORT = 65535
 _FAMILIES = ("IPv4", "IPv6")
 
 
@@ -109,7 +110,7 @@ def address(host: str, port: int) -> str:
 
 
 def split_address(text: str, default_port: int) -> tuple[str, int]:
-    """Return host and port of `host:port`, `host` or `[v6]:port`. Raises ValueError where the port is no number."""
+    """Return host and port of `host:port`, `host` or `[v6]:port`. Raises ValueError where that is no port."""
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         port = rest.removeprefix(":")
@@ -117,4 +118,8 @@ def split_address(text: str, default_port: int) -> tuple[str, int]:
         host, port = text, ""
     else:
         host, _, port = text.partition(":")
-    return host, int(port) if port else default_port
+    if not port:
+        return host, default_port
+    if not port.isdecimal() or not 1 <= int(port) <= LARGEST_PORT:
+        raise ValueError(f"{text}: the port must be a number from 1 to {LARGEST_PORT}")
+    return host, int(port)

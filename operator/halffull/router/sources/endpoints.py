@@ -130,7 +130,7 @@ class FixedSource:
         heard: Callable[[str], float],
         rng: Rng,
     ) -> None:
-        """Raises ValueError where the port of an address is no number.
+        """Raises ValueError where the port of an address is none.
 
         `heard`: when the metrics of an endpoint last came, by its name and the loop's clock.
         """
