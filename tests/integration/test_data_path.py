@@ -6,10 +6,6 @@ form, framing, pipelining, queue limits, clients that go away or read slowly.
 
 import asyncio
 import json
-import os
-import resource
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -107,44 +103,6 @@ async def test_an_unreachable_engine_is_passed_over() -> None:
 
         assert [status for status, _, _ in answers] == [200] * 4
         assert {headers["x-halffull-replica"] for _, headers, _ in answers} == {"r0"}
-
-
-@asynccontextmanager
-async def no_file_left() -> AsyncIterator[None]:
-    """This process can open nothing while this lasts."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = [os.dup(0)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used[0] + 1, limits[1]))
-    try:
-        with suppress(OSError):
-            while True:
-                used.append(os.dup(0))
-        yield
-    finally:
-        for file in used:
-            os.close(file)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-async def test_a_router_without_files_waits_and_blames_no_replica(caplog: pytest.LogCaptureFixture) -> None:
-    engine = Engine(whole(PLAIN))
-    async with world(engine) as w:
-        health = w.proxy.dispatcher.books.replicas["r0"].health
-        (reader, writer), (later, late_writer) = await w.connect(), await w.connect()
-        await until(lambda: len(w.proxy.clients) == 2)
-        async with no_file_left():
-            w.proxy.engines.connect_s = 0.2
-            writer.write(post(CHAT % b"false"))
-            status, headers, _ = parse(await asyncio.wait_for(reader.readuntil(b"}}"), 20))
-            assert (status, headers["x-halffull-reason"]) == (503, "no_connection")
-            assert headers["retry-after"] == "1"
-            w.proxy.engines.connect_s = 60.0
-            late_writer.write(post(CHAT % b"false", extra=b"connection: close\r\n"))
-            await until(lambda: bool(w.proxy.passages))
-
-        assert parse(await asyncio.wait_for(later.read(), 20))[0] == 200
-        assert (health.failures, health.paused_until) == (0, 0.0)
-        assert caplog.text.count("no further connection") == 1
 
 
 async def test_attempts_are_bounded() -> None:

@@ -2,11 +2,8 @@
 
 import asyncio
 
-import pytest
-
 from halffull.core.books import Replica
 from halffull.core.limits import Limits
-from halffull.core.values import Request
 from scripted_engines import CHAT, PLAIN, Engine, hang, post, until, whole, world
 
 
@@ -38,41 +35,6 @@ async def test_without_a_replica_a_request_waits_and_then_fails_or_runs() -> Non
         await until(lambda: len(w.proxy.dispatcher.queue) == 1)
         w.proxy.add(Replica("r1", "127.0.0.1", engine.port))
         assert (await waiting)[0] == 200
-
-
-@pytest.mark.parametrize("streamed", [b"true", b"false"])
-async def test_a_fault_of_ours_at_one_request_is_no_others(streamed: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    def place(request: Request, _: Replica) -> None:
-        if request.id == "bad":
-            raise KeyError("a bug")
-
-    async with world(Engine(whole(PLAIN))) as w:
-        w.proxy.placed = place
-        replica = w.proxy.dispatcher.books.replicas["r0"]
-        replica.suspended = True
-        w.proxy.refresh(replica)
-        asked = []
-        for name in (b"bad", b"good"):
-            asked.append(asyncio.create_task(w.post(CHAT % streamed, extra=b"x-request-id: %b\r\n" % name)))
-            await until(lambda: len(w.proxy.dispatcher.queue) == len(asked))
-        replica.suspended = False
-        w.proxy.refresh(replica)
-        (bad, headers, _), (good, _, body) = await asyncio.gather(*asked)
-
-        assert (bad, headers["x-halffull-reason"]) == (500, "internal")
-        assert (good, body) == (200, PLAIN)
-        assert "a bug" in caplog.text
-
-
-async def test_a_witness_that_fails_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_: object) -> None:
-        raise KeyError("a bug")
-
-    async with world(Engine(whole(PLAIN))) as w:
-        w.proxy.witnesses.append(fail)
-
-        assert (await w.post(CHAT % b"false"))[0] == 200
-        assert "a bug" in caplog.text
 
 
 async def test_classes_and_callers_order_the_queue() -> None:
