@@ -49,13 +49,20 @@ async def apply(kube: Kube, observed: Observed, record: Record, key: Key, object
     return Outcome(tuple(taken), tuple(refused))
 
 
-async def create_once(kube: Kube, record: Record, document: Document) -> None:
-    """Create an object that is never applied again. Raises ApiError, also while that of a predecessor is there."""
-    if await kube.create(document) is None:
-        metadata = document["metadata"]
-        existing = await kube.get(document["kind"], metadata["namespace"], metadata["name"])
-        if existing is not None:
-            wait_for_predecessor(child_of({**existing, "kind": document["kind"]}), record.uid, Ref.of(document))
+async def create_once(kube: Kube, record: Record, document: Document) -> Outcome:
+    """Create an object that is never applied again; return what stands in its way.
+
+    Raises ApiError where trying again may help, also while that of a predecessor is there.
+    """
+    ref = Ref.of(document)
+    try:
+        if await kube.create(document) is None and not await _free(kube, record.uid, document):
+            return Outcome(taken=(f"{ref.kind} {ref.name}",))
+    except ApiError as error:
+        if not error.refusal:
+            raise
+        return Outcome(refused=(f"{ref.kind} {ref.name}: {error}",))
+    return Outcome()
 
 
 async def _free(kube: Kube, uid: str, document: Mapping[str, Any]) -> bool:

@@ -66,5 +66,7 @@ class Notes:
     """objects of somebody else that stand under a name that a child needs"""
     refused: tuple[str, ...] = ()
     """what the API server found wrong with children"""
+    secrets: tuple[str, ...] = ()
+    """Secrets or keys that are named and not there, in sentences"""
     sharers: tuple[str, ...] = ()
     """other ModelDeployments that adopt the same pods"""

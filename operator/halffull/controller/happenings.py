@@ -30,6 +30,7 @@ def happenings(before: Document, after: Document, changes: Sequence[Change] = ()
         ("PolicyApplied", {"PolicyNotFound", "PolicyInvalid", "RefusedByRouter"}, "Apply"),
         ("Ready", {"SpecRefused", "ChildRefused", "NameTaken"}, "Validate"),
         ("SidecarNotPossible", {"NotInjected"}, "Inject"),
+        ("SecretsMissing", {"SecretNotFound"}, "Read"),
         ("EnginesShared", {"SelectorsOverlap"}, "Adopt"),
     ):
         reason = _reason(after, kind)

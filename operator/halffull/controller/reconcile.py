@@ -9,7 +9,6 @@ import datetime as dt
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from halffull.api.errors import DocumentError
@@ -18,11 +17,11 @@ from halffull.api.newer import read_known
 from halffull.api.router_config import Balance, RouterConfig, parse_router_config
 from halffull.controller import adoption, children, names, routers
 from halffull.controller.child import TEMPLATE_HASH, Live, Settings
-from halffull.controller.credentials import credentials, names_secrets
+from halffull.controller.credentials import credentials, named_secrets
 from halffull.controller.desired import desired
 from halffull.controller.facts import Facts, Notes
 from halffull.controller.happenings import happenings
-from halffull.controller.kube import ApiError, Kube
+from halffull.controller.kube import Kube
 from halffull.controller.names import API_VERSION, Key, Ref
 from halffull.controller.observed import Observed
 from halffull.controller.records import Outcome, Record, Records
@@ -34,7 +33,7 @@ from halffull.controller.tell import Teller
 LOG = logging.getLogger(__name__)
 
 REFUSED_S = 30.0
-"""time after which children that were refused are tried again"""
+"""time after which children that were refused are tried again, and Secrets that are missing looked for"""
 ROTATED_S = 60.0
 """between two looks at the Secrets of engines and routers, which get theirs as late from the kubelet"""
 
@@ -107,6 +106,7 @@ class Reconciler:
         notes = Notes(
             policy=problem,
             sidecar=record.sidecar_problem,
+            secrets=record.missing_secrets,
             taken=record.outcome.taken,
             refused=record.outcome.refused,
             sharers=tuple(self._observed.sharers(key)),
@@ -182,7 +182,7 @@ class Reconciler:
         record.children_due = False  # what happens from here on counts again
         try:
             await self._credentials(key, record, owner)
-            refused_secret = await self._secret(record, owner)
+            secret = await self._secret(record, owner)
             accounts: tuple[str, ...] = ()
             record.sidecar_problem = ""
             if owner.spec.engine.selector is not None:
@@ -191,8 +191,9 @@ class Reconciler:
                     injected = await adoption.inject(self._kube, owner, self._settings)
                     accounts, record.sidecar_problem = injected.accounts, injected.problem
             await self._apply(key, record, owner, config, accounts)
-            if refused_secret:
-                record.outcome = replace(record.outcome, refused=(refused_secret, *record.outcome.refused))
+            if secret != Outcome():
+                others = record.outcome
+                record.outcome = Outcome(secret.taken + others.taken, secret.refused + others.refused)
                 self._retry(key, record)
             if self._settings.patch_adopted and record.generation != owner.metadata.generation:
                 await adoption.sweep(self._kube, [key.namespace])
@@ -203,24 +204,20 @@ class Reconciler:
 
     async def _credentials(self, key: Key, record: Record, owner: ModelDeployment) -> None:
         """Read the Secrets that are named, and again in a while: they are rotated, and not watched."""
-        record.credentials, record.credentials_due = await credentials(self._kube, owner), float("inf")
-        if names_secrets(owner):
-            record.credentials_due = asyncio.get_running_loop().time() + ROTATED_S
-            self._wake_later(key, ROTATED_S)
+        record.credentials, record.missing_secrets = await credentials(self._kube, owner)
+        record.credentials_due = float("inf")
+        if named_secrets(owner):
+            pause_s = REFUSED_S if record.missing_secrets else ROTATED_S
+            record.credentials_due = asyncio.get_running_loop().time() + pause_s
+            self._wake_later(key, pause_s)
 
-    async def _secret(self, record: Record, owner: ModelDeployment) -> str:
-        """Create the Secret, once; return why the API server refuses it, or an empty text."""
+    async def _secret(self, record: Record, owner: ModelDeployment) -> Outcome:
+        """Create the Secret, once; return what stands in its way."""
         if record.has_secret:
-            return ""
-        secret = routers.secret(owner, _token(), _token())
-        try:
-            await children.create_once(self._kube, record, secret)
-        except ApiError as error:
-            if not error.refusal:
-                raise
-            return f"Secret {secret['metadata']['name']}: {error}"
-        record.has_secret = True
-        return ""
+            return Outcome()
+        outcome = await children.create_once(self._kube, record, routers.secret(owner, _token(), _token()))
+        record.has_secret = outcome == Outcome()
+        return outcome
 
     async def _reread_arguments(self, key: Key, record: Record, owner: ModelDeployment) -> None:
         """Read the arguments of adopted pods, which tell the engine's limits; if they changed, publish anew."""

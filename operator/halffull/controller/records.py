@@ -73,6 +73,8 @@ class Record:
     credentials: Credentials = field(default_factory=Credentials)
     credentials_due: float = float("inf")
     """when they are read again"""
+    missing_secrets: tuple[str, ...] = ()
+    """Secrets or keys that are named and not there, in sentences"""
     status: Document = field(default_factory=dict)
     """as written last"""
     status_hash: str = ""

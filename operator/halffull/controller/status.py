@@ -51,6 +51,8 @@ def status(
         conditions.append(make.true("EnginesShared", "SelectorsOverlap", message))
     if notes.sidecar:
         conditions.append(make.true("SidecarNotPossible", "NotInjected", notes.sidecar))
+    if notes.secrets:
+        conditions.append(make.true("SecretsMissing", "SecretNotFound", "; ".join(notes.secrets)))
     return ModelDeploymentStatus(
         observed_generation=owner.metadata.generation,
         conditions=tuple(conditions),

@@ -67,6 +67,43 @@ async def test_a_secret_that_is_refused_stops_no_other_child() -> None:
 
 
 @on_virtual_time
+async def test_a_secret_of_somebody_else_is_told() -> None:
+    server = Server()
+    server.objects["Secret", "d-router"] = {"metadata": {"name": "d-router", "uid": "theirs", "resourceVersion": "1"}}
+    async with running(Operator(server, Engines(server))):
+        await asyncio.sleep(5)
+        ready = next(c for c in server.statuses[-1][1]["conditions"] if c["type"] == "Ready")
+        assert (ready["reason"], "Secret d-router" in ready["message"]) == ("NameTaken", True)
+        assert ("Deployment", "d-router") in server.objects
+        del server.objects["Secret", "d-router"]
+        await asyncio.sleep(40)
+    assert reason(server.statuses[-1][1], "Ready") != "NameTaken"
+    assert server.objects["Secret", "d-router"]["stringData"]["peer-token"]
+
+
+@on_virtual_time
+async def test_secrets_that_are_not_there_are_told_until_they_are() -> None:
+    server = Server()
+    engine = {"type": "vllm", "endpoints": ["fast:1"], "scheme": "https", "caSecretRef": {"name": "ca"}}
+    router = {"tls": {"secretRef": {"name": "tls"}}}
+    server.objects["Secret", "tls"] = {"metadata": {"name": "tls"}, "data": {"tls.crt": "YQ=="}}
+    async with running(Operator(server, Engines(server), engine=engine, router=router)):
+        await asyncio.sleep(5)
+        told = next(c for c in server.statuses[-1][1]["conditions"] if c["type"] == "SecretsMissing")
+        assert told["message"] == (
+            "spec.engine.caSecretRef: Secret ca does not exist; spec.router.tls.secretRef: Secret tls has no key tls.key"
+        )
+        server.objects["Secret", "ca"] = {"metadata": {"name": "ca"}, "data": {"ca.crt": "YQ=="}}
+        server.objects["Secret", "tls"]["data"]["tls.key"] = "YQ=="
+        await asyncio.sleep(40)
+        assert "SecretsMissing" not in {c["type"] for c in server.statuses[-1][1]["conditions"]}
+        del server.objects["Secret", "ca"]
+        await asyncio.sleep(90)
+        assert reason(server.statuses[-1][1], "SecretsMissing") == "SecretNotFound"
+    assert server.events.count("SecretNotFound") == 2
+
+
+@on_virtual_time
 async def test_a_workload_that_cannot_have_the_sidecar_stops_no_child() -> None:
     server = Server()
     template = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "engine"}]}}
