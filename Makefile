@@ -9,7 +9,7 @@ ARGS ?=
 PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv binaries demo test check format crds image e2e test-vllm test-compiled chaos fuzz bench bench-proxy bench-policies bench-operator bench-schedulers figures constraints clean
+.PHONY: help venv binaries demo test check format crds image e2e test-vllm compiled test-compiled chaos fuzz bench bench-proxy bench-policies bench-operator bench-schedulers figures constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -49,9 +49,13 @@ e2e: venv binaries ## test $(IMAGE) on the cluster of $KUBECONFIG
 test-vllm: venv ## test with real vLLMs; $HALFFULL_VLLM_SERVE is a command `serve PORT [options of vllm serve]`
 	.venv/bin/pytest -m vllm tests/clients tests/real_vllm $(ARGS)
 
-test-compiled: venv ## run the tests over sockets with the data path compiled, as the image has it
-	hack/compiled build/compiled
-	PYTHONPATH=build/compiled .venv/bin/pytest --numprocesses=$(PROCESSES) --dist=loadfile tests/integration $(ARGS)
+compiled: build/compiled ## compile the data path, as the image has it
+
+build/compiled: $(shell find operator -type f -not -name '*.pyc') pyproject.toml constraints.txt hack/compiled | venv
+	hack/compiled $@
+
+test-compiled: compiled ## run the tests over sockets with the data path compiled, as the image has it
+	PYTHONPATH=build/compiled .venv/bin/pytest --numprocesses=$(PROCESSES) --dist=loadfile -m 'not uncompiled' tests/integration $(ARGS)
 
 chaos: venv binaries ## play faults before a router under load: ARGS='kill-half soak --requests 1000000'
 	PYTHONPATH=tests .venv/bin/python -m chaos $(ARGS)

@@ -12,6 +12,8 @@ import pytest
 
 from simulated_engines import engine_process
 
+pytestmark = pytest.mark.uncompiled
+
 LONG = {"model": "tiny", "prompt": "x", "max_tokens": 100_000, "ignore_eos": True}
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from simulated_engines import simulated_engine
 
+pytestmark = pytest.mark.uncompiled
+
 MESSAGES = [{"role": "user", "content": "say something"}]
 CHAT = {"model": "tiny", "messages": MESSAGES, "max_tokens": 6}
 USAGE = {"stream_options": {"include_usage": True}}

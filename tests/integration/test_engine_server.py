@@ -10,6 +10,8 @@ import pytest
 
 from simulated_engines import simulated_engine
 
+pytestmark = pytest.mark.uncompiled
+
 MESSAGES = [{"role": "user", "content": "tell me a story"}]
 
 

@@ -14,9 +14,10 @@ from halffull.controller import external_metrics
 from halffull.controller.external_metrics import Serving, served
 from halffull.controller.kube import Kube
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("openssl") is None, reason="openssl, which makes the certificates, is missing"
-)
+pytestmark = [
+    pytest.mark.uncompiled,
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificates, is missing"),
+]
 
 
 def free_port() -> int:

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+pytestmark = pytest.mark.uncompiled
+
 TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
     f"2023-11-16 18:17:{second:02}.0000000,{100 + second},{5 + second % 3}\n" for second in range(40)
 )

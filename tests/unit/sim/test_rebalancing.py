@@ -1,65 +1,14 @@
-"""The operator's rebalancer in simulated runs: as good as an oracle, steady after a step, idle on a balanced fleet."""
+"""The operator's rebalancer in simulated runs: steady after a step, idle on a balanced fleet.
+
+Against an oracle: tests/differential.
+"""
 
 from collections import Counter
-from statistics import median
-from typing import Any
 
 import pytest
 
-from halffull.api.scenario import Contender, Scenario
 from halffull.core.balance import Act
-from halffull.sim.measure import percentile
-from halffull.sim.setting import setting
-from halffull.sim.simulation import Simulation
-
-SETTLED_S = 400
-"""seconds after which the rebalancer has found what there is to find, and what piled up until then is served"""
-SLOW = {"speeds": [1, 1, 1, 1 / 3]}
-SHARED = {"others": [{"replica": 3, "load": 0.3}]}
-SMALL = {"kvParts": [1, 1, 1, 0.5]}
-
-
-def played(
-    policy: str, seed: int, engines: dict[str, Any], weights: tuple[float, ...] = (), **fields: Any
-) -> Simulation:
-    """Play a run: with an oracle's weights, or with the rebalancer where there are none."""
-    routers = {} if weights else {"rebalanceSeconds": 5}
-    document = {"requests": 16_000, "engines": {"count": 4, **engines}, "routers": routers, **fields}
-    contender = Contender.model_validate({"name": policy, "scheduling": {"policy": policy}})
-    simulation = Simulation(setting(Scenario.model_validate(document)), contender, seed)
-    for engine, weight in zip(simulation.engines, weights, strict=False):
-        for page in engine.pages:
-            page.replica.weight = weight
-    simulation.run()
-    return simulation
-
-
-def p99(simulation: Simulation) -> float:
-    waits = sorted((d.first or 0.0) - d.arrived for d in simulation.demands if d.arrived > SETTLED_S)
-    return percentile(waits, 0.99)
-
-
-@pytest.mark.parametrize(
-    ("policy", "load", "engines", "weights"),
-    [
-        ("least-requests", 0.62, SLOW, (1, 1, 1, 1 / 3)),
-        ("round-robin", 0.5, SLOW, (1, 1, 1, 1 / 3)),
-        ("round-robin", 0.62, SLOW, (1, 1, 1, 1 / 3)),
-        ("round-robin", 0.6, SHARED, (1, 1, 1, 0.7)),
-        ("sal", 0.7, SMALL, (1, 1, 1, 1)),
-    ],
-    ids=["slow, least-requests", "slow, round-robin", "slow, round-robin, busy", "30 % of others", "half the KV"],
-)
-def test_a_fleet_of_unequals_does_as_well_as_with_an_oracle(
-    policy: str, load: float, engines: dict[str, Any], weights: tuple[float, ...]
-) -> None:
-    fields = {"load": load, "requests": 24_000}
-    ratios = [
-        p99(played(policy, seed, engines, **fields)) / p99(played(policy, seed, engines, weights, **fields))
-        for seed in (0, 1, 2)
-    ]
-
-    assert median(ratios) <= 1.10
+from rebalanced_runs import played
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -97,10 +46,10 @@ def test_actions_are_few_whatever_happens() -> None:
     assert {change.act for _, change in changes} == {Act.REBALANCED}
 
 
-def test_nothing_is_done_to_a_balanced_fleet_in_a_day_of_few_requests() -> None:
-    simulation = played("round-robin", 1, {"count": 2}, requests=10_000, rate=10_000 / 86_400)
+def test_nothing_is_done_to_a_balanced_fleet_in_eight_hours_of_few_requests() -> None:
+    simulation = played("round-robin", 1, {"count": 2}, requests=3400, rate=10_000 / 86_400)
 
-    assert simulation.now > 85_000
+    assert simulation.now > 28_000
     assert simulation.rebalancing.changes == []
 
 
