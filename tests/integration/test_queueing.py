@@ -3,8 +3,9 @@
 import asyncio
 
 from halffull.core.books import Replica
+from halffull.core.health import Verdict
 from halffull.core.limits import Limits
-from scripted_engines import CHAT, PLAIN, Engine, hang, post, until, whole, world
+from scripted_engines import CHAT, DONE, PLAIN, ROLE, TOKEN, Engine, hang, post, stream, until, whole, world
 
 
 async def test_the_queue_refuses_expires_and_waits() -> None:
@@ -35,6 +36,32 @@ async def test_without_a_replica_a_request_waits_and_then_fails_or_runs() -> Non
         await until(lambda: len(w.proxy.dispatcher.queue) == 1)
         w.proxy.add(Replica("r1", "127.0.0.1", engine.port))
         assert (await waiting)[0] == 200
+
+
+async def test_a_replica_that_is_back_is_tried_beside_the_streams_that_it_kept() -> None:
+    gap, tried = asyncio.Event(), asyncio.Event()
+
+    async def answer_later(request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await tried.wait()
+        await whole(PLAIN)(request, reader, writer)
+
+    engine = Engine(stream(ROLE, TOKEN, DONE, gap=gap), answer_later, whole(PLAIN))
+    async with world(engine) as w:
+        dispatcher = w.proxy.dispatcher
+        replica, now = dispatcher.books.replicas["r0"], w.proxy.clock()
+        kept = asyncio.create_task(w.post(CHAT % b"true"))
+        await until(lambda: replica.decoding == 1)
+        dispatcher.judged(replica, now, alive=False, why="it could not be reached")
+        dispatcher.judged(replica, now, alive=True, why="it is back")
+        asked = [asyncio.create_task(w.post(CHAT % b"false")) for _ in range(2)]
+        await until(lambda: len(engine.requests) == 2 and len(dispatcher.queue) == 1)
+        tried.set()
+
+        assert [status for status, _, _ in await asyncio.gather(*asked)] == [200, 200]
+        assert replica.health.verdict is Verdict.WELL
+        assert not kept.done()
+        gap.set()
+        assert (await kept)[0] == 200
 
 
 async def test_classes_and_callers_order_the_queue() -> None:

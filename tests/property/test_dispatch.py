@@ -196,6 +196,7 @@ class Scheduling(RuleBasedStateMachine):
             )
             assert replica.decode_tokens == sum(e.request.prompt_tokens + e.tokens for e in begun)
             assert all(e.request.prompt_tokens == e.asked.prompt_tokens + e.before for e in held)
+            assert replica.health.tried is None or replica.health.tried in held
             assert (replica.first_work > 0) == any(e.phase is Phase.WAITING for e in waiting)
 
     @invariant()
@@ -205,7 +206,7 @@ class Scheduling(RuleBasedStateMachine):
             assert replica.place == place
             assert replica.shown is State.READY
             assert replica.health.verdict in {Verdict.WELL, Verdict.TRIAL}
-            assert replica.health.verdict is Verdict.WELL or replica.in_flight == 0
+            assert replica.health.verdict is Verdict.WELL or replica.health.tried is None
             assert dispatcher.books.replicas[replica.name] is replica
             assert dispatcher.gate.open(replica)
 

@@ -240,7 +240,7 @@ class Dispatcher:
         able = (
             replica.state is State.READY
             and not replica.suspended
-            and replica.health.takes(replica.in_flight - replica.foreign.in_flight, now)
+            and replica.health.takes(now)
             and self._placement.open(replica)
             and self.books.replicas.get(replica.name) is replica
         )
@@ -307,6 +307,8 @@ class Dispatcher:
         self.books.prefixes.insert(replica.name, request, replica.kv_tokens)
         replica.sent(request.prompt_tokens, now, stream=request.stream, cached_tokens=exchange.cached_tokens)
         self._changed(replica)
+        if replica.health.verdict is Verdict.TRIAL:
+            replica.health.tried = exchange
         if not placement.open(replica) or replica.health.verdict is not Verdict.WELL:
             placement.withdraw(replica)
 
@@ -326,6 +328,8 @@ class Dispatcher:
         else:
             self._redispatch.left(exchange, replica)
             replica.unsent(tokens, exchange.cached_tokens)
+        if replica.health.tried is exchange:
+            replica.health.tried = None
         exchange.replica = None
         exchange.presumed = False
         exchange.tokens = 0

@@ -34,14 +34,15 @@ class Verdict(Enum):
     OUT = "out"
     """failed several times in a row, or is dead: takes nothing new until the host has seen it well"""
     TRIAL = "trial"
-    """back, with one request at a time until one has started"""
+    """back, with one new request at a time until one has started"""
 
 
 class Health:
     """The record of one replica."""
 
     __slots__ = (
-        "_out_s", "failures", "heard", "heard_at", "out_until", "pause_s", "paused_until", "rest_s", "silent", "verdict",
+        "_out_s", "failures", "heard", "heard_at", "out_until", "pause_s", "paused_until", "rest_s", "silent", "tried",
+        "verdict",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -59,13 +60,15 @@ class Health:
         """longest rest between bytes of its streams lately, seconds"""
         self.silent = False
         """no byte of its streams came for longer than it may rest, as of the last tick"""
+        self.tried: object = None
+        """the request that was sent on trial and is still there; what it held before says nothing; None: there is none"""
         self._out_s = 0.0
 
-    def takes(self, in_flight: int, now: float) -> bool:
+    def takes(self, now: float) -> bool:
         """Whether it may be sent something new."""
         if self.paused_until > now:
             return False
-        return self.verdict is Verdict.WELL or (self.verdict is Verdict.TRIAL and in_flight == 0)
+        return self.verdict is Verdict.WELL or (self.verdict is Verdict.TRIAL and self.tried is None)
 
     def refused(self, now: float, for_s: float) -> None:
         """A living engine took no request: pause it for `for_s` seconds, or for its own growing pause if that is longer."""

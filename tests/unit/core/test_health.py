@@ -33,10 +33,10 @@ def test_a_refusal_pauses_for_as_long_as_the_engine_says_or_longer_each_time() -
     assert pauses[-1] == PAUSE_LAST_S
     health.refused(100.0, 30.0)
 
-    assert not health.takes(0, 129.0)
-    assert health.takes(0, 130.0)
+    assert not health.takes(129.0)
+    assert health.takes(130.0)
     health.refused(100.0, 999_999.0)
-    assert health.takes(0, 100.0 + PAUSE_MOST_S), "it is asked again, whatever it says"
+    assert health.takes(100.0 + PAUSE_MOST_S), "it is asked again, whatever it says"
 
 
 def test_failures_in_a_row_are_too_many_and_a_success_forgets_them() -> None:
@@ -53,13 +53,15 @@ def test_what_is_out_comes_back_by_a_trial_with_one_request_later_each_time() ->
         health.take_out(0.0)
         rests.append(health.out_until)
         health.readmit(1.0)
-        assert health.takes(0, 1.0)
-        assert not health.takes(1, 1.0)
+        assert health.takes(1.0)
+        health.tried = "a request"
+        assert not health.takes(1.0)
+        health.tried = None
         assert health.failed(1.0), "a trial has one chance"
     assert rests[:3] == [1.0, 2.0, 4.0]
     assert rests[-1] == OUT_LAST_S
     assert health.succeeded()
-    assert health.takes(100, 100.0)
+    assert health.takes(100.0)
     health.take_out(0.0)
     assert health.out_until == 1.0
 
@@ -69,11 +71,11 @@ def test_silence_of_all_streams_is_suspected_and_a_byte_clears_it() -> None:
     health.listen(0.0, 0.0, streams=False)
     now, change = let_pass(health, 0.0, SILENCE_FLOOR_S + 1)
     assert change is Verdict.SUSPECT
-    assert not health.takes(0, now)
+    assert not health.takes(now)
     health.heard = True
 
     assert health.listen(now, 0.0, streams=True) is Verdict.WELL
-    assert health.takes(0, now)
+    assert health.takes(now)
 
 
 @pytest.mark.parametrize("every", [0.05, 0.5, 2.5])
