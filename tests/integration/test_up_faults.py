@@ -171,6 +171,7 @@ def test_engines_at_fixed_endpoints_are_only_routed_to(up, file, load, tmp_path,
         ({"engine": {"type": "vllm", "template": {"image": "vllm"}}}, r"template.command: .*\[vllm, serve\]"),
         ({"scheduling": {"policy": "fastest"}}, r"policy: .*sal"),
         ({"router": {"tls": {"secretRef": {"name": "a"}}}}, "router.tls: there are no Secrets"),
+        ({"router": {"adminTokenSecretRef": {"name": "a"}}}, "router.adminTokenSecretRef: there are no Secrets"),
     ],
 )
 def test_a_wrong_file_is_refused(up, file, change, said):

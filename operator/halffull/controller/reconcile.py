@@ -94,7 +94,7 @@ class Reconciler:
         if record.engine_args is None:
             record.engine_args = await adoption.arguments(self._kube, owner)
         policy, problem = self._policy(owner)
-        config = await self._publish(key, record, owner, policy)
+        config = await self._publish(key, record, owner, policy, document)
         self._rounds.follow(key)
         if self._children_are_due(record, owner):
             await self._children(key, record, owner, config)
@@ -132,12 +132,17 @@ class Reconciler:
             return None, ("PolicyInvalid", message)
 
     async def _publish(
-        self, key: Key, record: Record, owner: ModelDeployment, policy: SchedulingPolicy | None
+        self,
+        key: Key,
+        record: Record,
+        owner: ModelDeployment,
+        policy: SchedulingPolicy | None,
+        document: Mapping[str, Any],
     ) -> RouterConfig:
         """Write the RouterConfig if it changed."""
         before = record.config or await self._published(key)
         now = asyncio.get_running_loop().time()
-        replicas = {e.name for e in self._observed.engines_of(key, self._observed.deployments[key])}
+        replicas = {e.name for e in self._observed.engines_of(key, document)}
         balance = before.balance if before else Balance()
         renew = record.decision is not None and now - record.published_at >= balance.renew_seconds
         reasons = {change.replica: change.reason for change in record.changes}

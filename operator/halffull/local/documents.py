@@ -95,6 +95,7 @@ def only_in_a_cluster(deployment: ModelDeployment) -> list[str]:
         "engine.selector": engine.selector and "pods are in a cluster: use endpoints or template",
         "engine.caSecretRef": engine.ca_secret_ref and "there are no Secrets outside a cluster",
         "engine.apiKeySecretRef": engine.api_key_secret_ref and "there are no Secrets outside a cluster",
+        "router.adminTokenSecretRef": router.admin_token_secret_ref and "there are no Secrets outside a cluster",
         "router.tls": router.tls and "there are no Secrets outside a cluster",
         "engine.template.command": template
         and not (template.command or ENGINES[engine.type].container.command)

@@ -6,6 +6,7 @@ What a real API server makes of the same calls is tested in tests/cluster.
 import asyncio
 import base64
 import itertools
+from typing import Any
 
 from halffull.controller.kube import ApiError
 from halffull.core.balance import Change
@@ -201,6 +202,27 @@ async def test_a_resource_that_is_gone_is_left_alone() -> None:
         await asyncio.sleep(120)
 
     assert len(server.written) + len(server.statuses) == writes
+    assert operator.records.get(KEY) is None
+
+
+@on_virtual_time
+async def test_a_resource_that_goes_while_it_is_looked_at_is_no_failure() -> None:
+    class Quick(Server):
+        """Deletes the resource once its ConfigMap is asked for."""
+
+        async def get(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+            if kind == "ConfigMap" and KEY in operator.observed.deployments:
+                gone = operator.observed.deployments[KEY]
+                for key in operator.observed.saw_deployment("DELETED", gone):
+                    operator.queue.wake(key)
+            return await super().get(kind, namespace, name)
+
+    server = Quick()
+    operator = Operator(server, Engines(server))
+    async with running(operator):
+        await asyncio.sleep(10)
+
+    assert operator.failures == []
     assert operator.records.get(KEY) is None
 
 
