@@ -5,6 +5,7 @@ import pytest
 from halffull.core.errors import Failure, Reason
 from halffull.core.limits import Limits
 from halffull.engines.base import Dialect
+from halffull.orderings.catalog import ORDERINGS
 from halffull.router import asked
 from halffull.router.answers import dialect
 from halffull.router.http.framing import chunk
@@ -114,6 +115,23 @@ async def test_a_stream_whose_text_cannot_be_read_ends_with_an_error_where_its_r
 
     assert b"engine_silent" in b"".join(transport.written)
     assert not world.proxy.passages
+
+
+@pytest.mark.parametrize("limit", [10**400, -(10**400), 0, -1], ids=["huge", "far below zero", "zero", "below zero"])
+async def test_a_limit_that_no_answer_reaches_stops_no_queue(limit: int) -> None:
+    world = World()
+    dispatcher = world.proxy.dispatcher
+    dispatcher.configure(dispatcher.policy, ORDERINGS["srpt"].make(), dispatcher.gate, Limits(), world.now)
+    world.replica.suspended = True
+    world.proxy.refresh(world.replica)
+    clients = [world.connect() for _ in range(2)]
+    for (client, _), told in zip(clients, (limit, 5), strict=True):
+        client.data_received(post(b"{%b,%b}" % (STREAMED, b'"max_tokens":%d' % told)))
+    world.replica.suspended = False
+    world.proxy.refresh(world.replica)
+    await world.settle()
+
+    assert [b"".join(transport.written)[:12] for _, transport in clients] == [b"HTTP/1.1 200"] * 2
 
 
 async def test_a_fault_of_ours_is_answered_and_costs_no_connection(

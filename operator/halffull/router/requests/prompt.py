@@ -46,6 +46,8 @@ class _Loose(msgspec.Struct):
     stream: Any = None
 
 
+LONGEST_ANSWER = 1 << 24
+"""tokens"""
 _PRIORITY = re.compile(rb"-?[0-9]{1,3}\Z")
 _BODY = msgspec.json.Decoder(_Body)
 _LOOSE = msgspec.json.Decoder(_Loose)
@@ -92,7 +94,7 @@ def _read(body: bytes) -> Prompt | Failure:
     prompt = Prompt(
         model=fields.model,
         stream=fields.stream is True,
-        max_tokens=fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens,
+        max_tokens=_limit(fields.max_completion_tokens or fields.max_tokens or fields.max_output_tokens),
         user=fields.user or "",
         continues=fields.previous_response_id,
     )
@@ -147,6 +149,11 @@ def caller(headers: Mapping[bytes, bytes], user: str) -> str:
         headers.get(b"x-halffull-caller") or headers.get(b"authorization") or headers.get(b"x-api-key") or user.encode()
     )
     return blake2b(told, digest_size=8).hexdigest() if told else ""
+
+
+def _limit(told: int | None) -> int | None:
+    """Return a limit on generated tokens, if it is one that an answer can reach: any number may have been written."""
+    return told if told is not None and 0 < told <= LONGEST_ANSWER else None
 
 
 def _read_loosely(body: bytes) -> Prompt | Failure:
