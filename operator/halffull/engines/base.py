@@ -26,11 +26,11 @@ class Dialect(StrEnum):
 
 STREAM_ENDS: Mapping[Dialect, tuple[bytes, ...]] = {
     Dialect.OPENAI: (b"[DONE]",),
-    Dialect.RESPONSES: (b"response.completed", b"response.incomplete", b"response.failed"),
-    Dialect.ANTHROPIC: (b"message_stop",),
+    Dialect.RESPONSES: (b"response.completed", b"response.incomplete", b"response.failed", b"error"),
+    Dialect.ANTHROPIC: (b"message_stop", b"error"),
     Dialect.NATIVE: (),
 }
-"""What closes a stream of server-sent events: OpenAI's data `[DONE]`, else the name of the last event."""
+"""What closes a stream of server-sent events: OpenAI's data `[DONE]`, else the name of the last event: an error is, too."""
 
 
 STORED = "/v1/responses/"

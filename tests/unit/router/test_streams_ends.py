@@ -80,3 +80,22 @@ async def test_a_stream_that_nobody_continues_is_told_of_with_the_status_that_it
 
     assert b'"error"' in b"".join(transport.written)
     assert [(ended.status, ended.reason) for ended in ends] == [(200, "engine_broken")]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (
+            b"/v1/messages",
+            b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"hi"}}\n\n',
+        ),
+        (b"/v1/responses", b'event: response.output_text.delta\ndata: {"delta":"hi"}\n\n'),
+    ],
+)
+async def test_an_engines_error_event_ends_a_stream_and_says_nothing_of_the_replica(path: bytes, said: bytes) -> None:
+    error = b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"boom"}}\n\n'
+    world = World(STARTS + chunk(said) + chunk(error) + LAST_CHUNK)
+    answer = await world.send(post(PLAIN).replace(b"/v1/chat/completions", path))
+
+    assert unchunked(answer) == said + error
+    assert world.replica.health.failures == 0
