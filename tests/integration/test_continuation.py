@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from halffull.router.answers.transcript import RAW_MOST
 from halffull.router.observability.telemetry import Ended
 from scripted_engines import ABORT, DEAD, DONE, PLAIN, ROLE, Answer, Engine, post, stream, until, whole, world
 
@@ -25,6 +26,10 @@ def said(*words: str, finish: str | None = None) -> tuple[bytes, ...]:
     return tuple(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
 
 
+def crlf(*events: bytes) -> tuple[bytes, ...]:
+    return tuple(event.replace(b"\n", b"\r\n") for event in events)
+
+
 def text_of(body: bytes) -> str:
     events = [json.loads(event[6:]) for event in body.split(b"\n\n") if event and not event.endswith(b"[DONE]")]
     assert "error" not in json.dumps(events)
@@ -40,8 +45,9 @@ def text_of(body: bytes) -> str:
         stream(ROLE, *said("a", " b"), said(" c")[0][:40], end=False),
         stream(ROLE, *said("a", " b"), ABORT, DONE),
         stream(ROLE, *said("a", " b"), DEAD, DONE),
+        stream(*crlf(ROLE, *said("a", " b")), end=False),
     ],
-    ids=["closed", "ended-early", "mid-event", "aborted", "dead"],
+    ids=["closed", "ended-early", "mid-event", "aborted", "dead", "crlf"],
 )
 async def test_a_started_stream_goes_on_elsewhere_unbroken(broken: Answer) -> None:
     going_on = stream(ROLE, *(event.replace(b"one", b"two") for event in said(" c", " d", finish="stop")), DONE)
@@ -113,8 +119,39 @@ async def test_a_stream_that_only_lacks_its_end_is_ended() -> None:
             assert len(engine.requests) == 1
 
 
-async def test_a_continuation_that_no_engine_takes_ends_with_an_error() -> None:
-    engine = Engine(stream(ROLE, *said("a "), end=False), whole(b"{}", b"400 Bad Request"))
+async def test_events_whose_lines_end_with_crlf_are_events() -> None:
+    going_on = crlf(*(event.replace(b"one", b"two") for event in said(" c", finish="stop")), DONE)
+    first, second = Engine(stream(ROLE, *said("a", " b"), end=False)), Engine(stream(*crlf(ROLE), *going_on))
+    body = b'{"messages":[{"role":"user","content":"hi"}],"stream":true}'
+    async with world(first, second, resume=True) as w:
+        assert text_of((await w.post(body))[2]) == "a b c"
+        second.script = [stream(*crlf(ROLE, *said("a", " b", finish="stop"), DONE))]
+        assert text_of((await w.post(body))[2]) == "a b"
+        assert w.proxy.telemetry.continued == 1
+
+
+async def test_an_error_that_the_client_has_seen_is_the_end() -> None:
+    error = b'data: {"error":{"message":"x","code":500}}\n\n'
+    engine = Engine(stream(ROLE, *said("a"), error))
+    async with world(engine, resume=True) as w:
+        _, _, answer = await w.post(b'{"messages":[{"role":"user","content":"hi"}],"stream":true}')
+
+        assert answer.count(error) == 1
+        assert len(engine.requests) == 1
+
+
+async def test_a_large_answer_that_is_no_stream_although_one_was_asked_for_is_relayed() -> None:
+    large = b'{"choices":[{"message":{"content":"%b"}}]}' % (b"x" * 300_000)
+    async with world(Engine(whole(large)), resume=True) as w:
+        _, _, answer = await w.post(b'{"messages":[{"role":"user","content":"hi"}],"stream":true}')
+
+        assert answer == large
+        assert w.proxy.allowance.raw_bytes == RAW_MOST
+
+
+@pytest.mark.parametrize("body", [b"{}", b" " * 300_000], ids=["small", "large"])
+async def test_a_continuation_that_no_engine_takes_ends_with_an_error(body: bytes) -> None:
+    engine = Engine(stream(ROLE, *said("a "), end=False), whole(body, b"400 Bad Request"))
     async with world(engine, resume=True) as w:
         _, _, answer = await w.post(b'{"messages":[{"content":"hi"}],"stream":true}')
 

@@ -147,6 +147,12 @@ class Passage:
         proxy.dispatcher.started(exchange, now)
         answer.started = True
         opening = answer.release()
+        if not answer.events and self._flowing:
+            self._not_continued()
+            return
+        if not answer.events and self._continuation is not None:  # the engine does not stream
+            self._continuation.close()
+            self._continuation = None
         if not self._flowing:
             self._flowing, self._events = answer.status, answer.events
             self._chunked = self._client.begin(answer.status, self._own_lines())
@@ -193,7 +199,7 @@ class Passage:
         elif self._answer.status == 500 and dead(body):
             self._fault(Fault.DEAD)
         elif self._flowing:
-            self._break(Failure(Reason.ENGINE_BROKEN, f"The answer could not be continued: {self._answer.status}."))
+            self._not_continued()
         else:
             self._answer_whole(body)
 
@@ -294,6 +300,10 @@ class Passage:
         continuation.seam()
         proxy.telemetry.continued += 1
         return True
+
+    def _not_continued(self) -> None:
+        """What was to go on has been answered with something else."""
+        self._break(Failure(Reason.ENGINE_BROKEN, f"The answer could not be continued: {self._answer.status}."))
 
     def _break(self, failure: Failure, fault: Fault | None = None) -> None:
         """The answer has started: it ends with an error that the client can see, never silently."""

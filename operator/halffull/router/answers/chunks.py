@@ -44,6 +44,7 @@ class Chunk(msgspec.Struct):
     created: int = 0
     choices: list[Choice] = []
     usage: Usage | None = None
+    error: Any = None
 
 
 _CHUNK = msgspec.json.Decoder(Chunk)

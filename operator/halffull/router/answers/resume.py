@@ -59,7 +59,9 @@ class Continuation:
     # --- while an engine streams
 
     def passed(self, data: bytes) -> bytes:
-        """Take a piece of the stream; return the whole events that may go to the client now."""
+        """Take a piece of the stream; return the whole events that may go to the client now, their lines ended by LF alone."""
+        if data.find(b"\r") >= 0:
+            data = data.replace(b"\r", b"")  # it stands in no text, and may have come without its LF
         if self._partial or not data.endswith(b"\n\n"):
             data = self._partial + data
             end = data.rfind(b"\n\n")

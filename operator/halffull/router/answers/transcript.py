@@ -149,6 +149,8 @@ class Transcript:
                 continue
             if not self.id:
                 self.id, self.created = chunk.id, chunk.created
+            if chunk.error is not None:
+                self.possible = False  # it is the end for the client
             for choice in chunk.choices:
                 if any(_beside_text(key, value) for key, value in (choice.delta or {}).items()):
                     self.possible = False
