@@ -64,9 +64,9 @@ def release(
 
 @pytest.fixture
 def load(cluster: Cluster, image: str) -> Callable[..., Load]:
-    """Starts `halffull load` with these arguments in a pod of the cluster."""
+    """Starts `halffull load` in a pod of the cluster: `load(NAME, "--model", MODEL, "--rate", ...)`."""
     numbers = iter(range(100))
-    return lambda *arguments: Load(cluster, f"load-{next(numbers)}", image, *arguments)
+    return lambda name, *arguments: Load(cluster, f"load-{next(numbers)}", image, name, *arguments)
 
 
 @pytest.fixture

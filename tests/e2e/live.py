@@ -15,6 +15,8 @@ CHILDREN = "deploy,rs,pod,svc,endpointslice,cm,secret,sa,role,rolebinding,pdb,md
 GIVEN = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 """what every namespace holds"""
 CONDITIONS = {"Ready", "EnginesReady", "RouterReady", "PolicyApplied"}
+FIRST = 25
+"""requests before a load counts as running"""
 
 
 class CommandError(RuntimeError):
@@ -97,10 +99,18 @@ class Cluster:
         """With how many others each router of a ModelDeployment shares its books."""
         return [len(answer["peers"]["connected"]) for answer in self.router_pages(name)]
 
+    def received(self, name: str) -> int:
+        """Requests that the routers which a status lists have got; they may be sidecars."""
+        pods = [router["name"] for router in self.status(name)["routers"]]
+        return sum(self.page(pod)["requests"]["received"] for pod in pods)
+
     def router_pages(self, name: str) -> list[Any]:
         """`/status` of each router of a ModelDeployment."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{{}}:8101/proxy/status"
-        return [json.loads(self.kubectl("get", "--raw", path.format(pod))) for pod in self.pods(name, "router")]
+        return [self.page(pod) for pod in self.pods(name, "router")]
+
+    def page(self, pod: str) -> Any:
+        """`/status` of the router in a pod."""
+        return json.loads(self.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8101/proxy/status"))
 
     def set_policy(self, name: str, policy: str) -> float:
         """Edit the policy; return after how many seconds all routers had applied it."""
@@ -143,11 +153,13 @@ class Cluster:
 
 
 class Load:
-    """`halffull load` in a pod of the cluster; its figures are the JSON in its output."""
+    """`halffull load` in a pod of the cluster, from when its first requests have come until it is told to stop."""
 
-    def __init__(self, cluster: Cluster, name: str, image: str, *arguments: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, image: str, target: str, *arguments: str) -> None:
+        """Send to a ModelDeployment, `target`; return when routers have got FIRST requests."""
         self._cluster = cluster
         self._name = name
+        before = cluster.received(target)
         security = {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -157,7 +169,7 @@ class Load:
             "name": "load",
             "image": image,
             "imagePullPolicy": "IfNotPresent",
-            "args": ["load", *arguments, "--json", "/dev/stdout"],
+            "args": ["load", "--url", f"http://{target}.{NAMESPACE}", *arguments, "--json", "/dev/stdout"],
             "securityContext": security,
         }
         pod = {
@@ -171,18 +183,16 @@ class Load:
             },
         }
         cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(pod))
+        cluster.wait("requests come", lambda: cluster.received(target) >= before + FIRST)
 
     def phase(self) -> str:
         return str(self._cluster.get("pod", self._name)["status"]["phase"])
 
-    def start(self) -> "Load":
-        """Wait until it sends."""
-        self._cluster.wait("load runs", lambda: self.phase() == "Running")
-        return self
-
     def all_answered(self) -> dict[str, Any]:
-        """Wait for its end; return its figures. Fails unless every request was answered in full."""
-        self._cluster.wait("load ended", lambda: self.phase() in {"Succeeded", "Failed"}, 300)
+        """End the sending, wait for the last answers; return its figures. Fails unless every request was answered in full."""
+        stop = ("python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
+        self._cluster.kubectl("-n", NAMESPACE, "exec", self._name, "--", *stop)
+        self._cluster.wait("load ended", lambda: self.phase() in {"Succeeded", "Failed"})
         output = self._cluster.kubectl("-n", NAMESPACE, "logs", self._name)
         self._cluster.kubectl("-n", NAMESPACE, "delete", "pod", self._name)
         assert "\n{" in output, output
@@ -190,5 +200,5 @@ class Load:
         requests = figures["requests"]
         whole = requests["failed"] == {} and requests["shorterThanAsked"] == 0
         assert whole, f"{figures}\n{self._cluster.state()}"
-        assert requests["completed"] == requests["sent"] > 20, figures
+        assert requests["completed"] == requests["sent"] >= FIRST, figures
         return dict(figures)

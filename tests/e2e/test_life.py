@@ -17,7 +17,7 @@ def test_from_install_to_uninstall(
     cluster: Cluster, release: list[str], load: Callable[..., Load], root: Path, timings: dict[str, float]
 ) -> None:
     sample = str(root / "manifests" / "samples" / "simulated.yaml")
-    to_service = ("--url", f"http://{NAME}.{NAMESPACE}", "--model", "llama-3.1-8b")
+    traffic = (NAME, "--model", "llama-3.1-8b", "--rate", "5")
 
     # apply: four engines and two routers come up, and status says so
     cluster.kubectl("apply", "-n", NAMESPACE, "-f", sample)
@@ -27,12 +27,12 @@ def test_from_install_to_uninstall(
     assert (row["MODEL"], row["POLICY"], row["ROUTERS"]) == ("llama-3.1-8b", "sal", "2/2"), row
 
     # a request, and then traffic: every replica gets its share
-    figures = load(*to_service, "--rate", "5", "--seconds", "10").all_answered()
+    figures = load(*traffic).all_answered()
     engines = set(cluster.pods(NAME, "engine"))
     assert set(figures["replicas"]) == engines
 
     # edit the policy under load, there and back
-    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
+    running = load(*traffic)
     for policy in ("round-robin", "power-of-two", "least-requests", "random", "sal"):
         timings[f"policy {policy} applied"] = cluster.set_policy(NAME, policy)
         assert [router["policy"] for router in cluster.status(NAME)["routers"]] == [policy, policy]
@@ -45,7 +45,7 @@ def test_from_install_to_uninstall(
     assert cluster.row(NAME)["POLICY"] == "sal"
 
     # delete an engine pod under load: status tells, another one comes
-    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
+    running = load(*traffic)
     victim = cluster.pods(NAME, "engine")[0]
     cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--wait=false")
     cluster.wait("status tells that a replica leaves", lambda: cluster.replica_states(NAME).get(victim) != "Ready")
@@ -54,7 +54,7 @@ def test_from_install_to_uninstall(
     running.all_answered()
 
     # kill an engine pod under load, in the middle of its streams: others go on with them
-    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
+    running = load(*traffic)
     victim = cluster.pods(NAME, "engine")[0]
     cluster.wait("it has requests", lambda: cluster.in_flight(NAME, victim) > 0)
     cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--force", "--grace-period=0")
@@ -63,7 +63,7 @@ def test_from_install_to_uninstall(
 
     # restart the routers under load
     before = cluster.pods(NAME, "router")
-    running = load(*to_service, "--rate", "5", "--seconds", "20").start()
+    running = load(*traffic)
     cluster.kubectl("rollout", "restart", "-n", NAMESPACE, f"deployment/{NAME}-router")
     cluster.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{NAME}-router", "--timeout=3m")
     assert not set(before) & set(cluster.pods(NAME, "router"))
@@ -75,7 +75,7 @@ def test_from_install_to_uninstall(
 
     # restart the engines under load, one after the other
     before = cluster.pods(NAME, "engine")
-    running = load(*to_service, "--rate", "5", "--seconds", "30").start()
+    running = load(*traffic)
     cluster.kubectl("rollout", "restart", "-n", NAMESPACE, f"deployment/{NAME}-engine")
     timings["all engines restarted"] = cluster.timed(
         lambda: cluster.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{NAME}-engine", "--timeout=4m")
@@ -85,7 +85,7 @@ def test_from_install_to_uninstall(
     cluster.wait("all conditions are True", lambda: cluster.is_well(NAME))
 
     # kill the operator under load, without a warning: routers notice nothing, its successor goes on
-    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
+    running = load(*traffic)
     cluster.kubectl(
         *("delete", "pod", "-n", RELEASE_NAMESPACE, "-l", "app.kubernetes.io/component=operator"),
         *("--force", "--grace-period=0"),
@@ -96,7 +96,7 @@ def test_from_install_to_uninstall(
 
     # upgrade the chart under load: only the operator restarts
     pods = cluster.pods(NAME, "engine") + cluster.pods(NAME, "router")
-    running = load(*to_service, "--rate", "5", "--seconds", "15").start()
+    running = load(*traffic)
     timings["helm upgrade"] = cluster.timed(
         lambda: cluster.helm("upgrade", *release, "--set", "logLevel=debug", "--set", "replicas=1")
     )
@@ -109,7 +109,7 @@ def test_from_install_to_uninstall(
     timings["helm uninstall"] = cluster.timed(
         lambda: cluster.helm("uninstall", "halffull", "-n", RELEASE_NAMESPACE, "--wait")
     )
-    load(*to_service, "--rate", "5", "--seconds", "10").all_answered()
+    load(*traffic).all_answered()
     assert cluster.pods(NAME, "engine") + cluster.pods(NAME, "router") == pods
 
     # delete: nothing but the CRDs is left

@@ -50,8 +50,7 @@ def test_more_load_brings_a_second_replica(  # noqa: PLR0917 (fixtures)
 
     # more than one replica can do, until there are two
     lengths = ("--trace", "synthetic", "--prompt-tokens", "50", "--output-tokens", "100", "--spread", "0.1")
-    to_service = ("--url", f"http://{NAME}.{NAMESPACE}", "--model", "demo", "--timeout", "300")
-    running = load(*to_service, *lengths, "--rate", "5", "--seconds", "70").start()
+    running = load(NAME, "--model", "demo", "--timeout", "300", *lengths, "--rate", "5")
     timings["scaled by load"] = cluster.wait(
         "a second replica serves", lambda: cluster.row(NAME)["READY"] == "2/2", 150
     )

@@ -32,14 +32,14 @@ def test_sidecars_in_our_own_pods(
     cluster: Cluster, release: list[str], load: Callable[..., Load], root: Path, timings: dict[str, float]
 ) -> None:
     name = "sidecar"
-    to_service = ("--url", f"http://{name}.{NAMESPACE}", "--model", "llama-3.1-8b", "--rate", "5")
+    traffic = (name, "--model", "llama-3.1-8b", "--rate", "5")
     cluster.kubectl("apply", "-n", NAMESPACE, "-f", str(root / "manifests" / "samples" / "sidecar.yaml"))
     timings["apply to Ready"] = cluster.wait("all conditions are True", lambda: cluster.is_well(name))
     row = cluster.row(name)
     assert (row["READY"], row["ROUTERS"]) == ("3/3", "3/3"), row
     assert not cluster.pods(name, "router")
 
-    running = load(*to_service, "--seconds", "30").start()
+    running = load(*traffic)
     timings["policy applied"] = cluster.set_policy(name, "least-requests")
     victim = cluster.pods(name, "engine")[0]
     cluster.kubectl("delete", "pod", "-n", NAMESPACE, victim, "--wait=false")
@@ -77,7 +77,7 @@ def test_adopted_pods_with_and_without_sidecars(
     cluster: Cluster, release: list[str], load: Callable[..., Load], image: str, timings: dict[str, float]
 ) -> None:
     name = "adopted"
-    to_service = ("--url", f"http://{name}.{NAMESPACE}", "--model", "m", "--rate", "5")
+    traffic = (name, "--model", "m", "--rate", "5")
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(engines(image)))
     cluster.kubectl("rollout", "status", "-n", NAMESPACE, "deployment/mine", "--timeout=2m")
     theirs = cluster.objects()
@@ -94,7 +94,7 @@ def test_adopted_pods_with_and_without_sidecars(
     timings["adopted"] = cluster.wait("all conditions are True", lambda: cluster.is_well(name))
     assert cluster.row(name)["READY"] == "2/2"
     assert theirs <= cluster.objects()
-    load(*to_service, "--seconds", "10").all_answered()
+    load(*traffic).all_answered()
 
     # move the routers into their pods
     spec["router"] = {"placement": "Sidecar"}
@@ -102,7 +102,7 @@ def test_adopted_pods_with_and_without_sidecars(
     cluster.wait("their pods have sidecars", lambda: containers(cluster, "-l", "app=mine") == [SIDECAR, SIDECAR])
     timings["sidecars"] = cluster.wait("all conditions are True", lambda: cluster.is_well(name))
     assert not cluster.pods(name, "router")
-    load(*to_service, "--seconds", "10").all_answered()
+    load(*traffic).all_answered()
 
     # their own apply goes on beside ours
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(engines(image)))

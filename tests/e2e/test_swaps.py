@@ -58,9 +58,7 @@ def test_no_request_notices_fifty_swaps(  # noqa: PLR0917 (fixtures)
     routers = [f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8101/proxy/status" for pod in cluster.pods(NAME, "router")]
     resource = f"/apis/halffull.dev/v1alpha1/namespaces/{NAMESPACE}/modeldeployments/{NAME}"
 
-    running = load(
-        *("--url", f"http://{NAME}.{NAMESPACE}", "--model", "llama-3.1-8b", "--rate", "8", "--seconds", "60")
-    ).start()
+    running = load(NAME, "--model", "llama-3.1-8b", "--rate", "8")
     applied, told = [], []
     for policy in islice(cycle(POLICIES), EDITS):
         start = time.monotonic()
