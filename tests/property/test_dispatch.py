@@ -93,6 +93,12 @@ class Scheduling(RuleBasedStateMachine):
         if exchange := self.pick(data, Phase.STREAMING):
             self.dispatcher.progressed(exchange, tokens)
 
+    @rule(data=st.data(), held=st.booleans())
+    def hold_back(self, data: Any, held: bool) -> None:
+        """Its client does not read, or does again."""
+        if exchange := self.pick(data, Phase.QUEUED, Phase.WAITING, Phase.STREAMING):
+            exchange.hold_back(held=held)
+
     @rule(data=st.data())
     def finish(self, data: Any) -> None:
         if exchange := self.pick(data, Phase.STREAMING):
@@ -191,6 +197,7 @@ class Scheduling(RuleBasedStateMachine):
             assert replica.in_flight == len(held)
             assert replica.decoding == len(begun)
             assert replica.streams == sum(e.request.stream for e in held)
+            assert replica.held_back == sum(e.held_back for e in held)
             assert (
                 replica.prefill_tokens == replica.waiting_prompt_tokens == sum(e.request.prompt_tokens for e in waiting)
             )

@@ -58,6 +58,7 @@ class Replica:
         "foreign",
         "freed_tokens",
         "health",
+        "held_back",
         "host",
         "in_flight",
         "kv_tokens",
@@ -123,8 +124,8 @@ class Replica:
         """tokens that one step of the engine computes at most"""
         self.sent_at = 0.0
         """when it was last sent a request"""
-        self.streams = 0
-        """requests in flight whose answers come as streams"""
+        self.streams = self.held_back = 0
+        """requests in flight whose answers come as streams; of these, those of which nothing is read, since their clients do not"""
         self.health = Health()
         self.signals: Signals | None = None
         self.signals_at = 0.0

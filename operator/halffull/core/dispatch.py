@@ -174,7 +174,7 @@ class Dispatcher:
                 self._presume(exchange, now)
         for replica in self.books.replicas.values():
             prefill_s = replica.prefill_work / replica.prefill_rate
-            if replica.health.listen(now, prefill_s, streams=replica.streams > 0) is not None:
+            if replica.health.listen(now, prefill_s, streams=replica.streams > replica.held_back) is not None:
                 self._note(
                     replica, "it fell silent" if replica.health.verdict is Verdict.SUSPECT else "it was heard again"
                 )
@@ -323,6 +323,7 @@ class Dispatcher:
             return
         tokens = exchange.request.prompt_tokens
         replica.streams -= exchange.request.stream
+        exchange.hold_back(held=False)
         if exchange.phase is Phase.STREAMING or exchange.presumed:
             self.books.ended(replica, tokens + exchange.tokens, exchange.started_at, now)
         else:

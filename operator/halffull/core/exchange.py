@@ -41,6 +41,7 @@ class Exchange:
         "before",
         "cached_tokens",
         "failure",
+        "held_back",
         "host",
         "moves",
         "offered",
@@ -77,6 +78,8 @@ class Exchange:
         """when its first token was seen, seconds"""
         self.presumed = False
         """the books take it as started although nothing was seen: its answer is not streamed"""
+        self.held_back = False
+        """nothing is read of its stream, since its client does not read"""
         self.tokens = 0
         """tokens of its answer that its replica has generated so far"""
         self.before = 0
@@ -87,6 +90,12 @@ class Exchange:
     def generated(self) -> int:
         """Tokens of its answer so far."""
         return self.before + self.tokens
+
+    def hold_back(self, *, held: bool) -> None:
+        """Its client has stopped reading, or reads again: what is not read meanwhile is no silence of its replica."""
+        if self.replica is not None and self.request.stream and held is not self.held_back:
+            self.held_back = held
+            self.replica.held_back += 1 if held else -1
 
     def goes_on(self, generated: int) -> None:
         """It goes on elsewhere, and what the replica before has generated is there part of the prompt."""

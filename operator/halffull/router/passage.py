@@ -106,6 +106,7 @@ class Passage:
         upstream.request(self, whole, body)
         if self._client.paused:  # it goes on elsewhere for a client that has not caught up
             upstream.pause()
+            exchange.hold_back(held=True)
 
     def unreachable(self, replica: Replica, attempt: int, reason: str) -> None:
         """No connection to the replica could be opened."""
@@ -361,11 +362,15 @@ class Passage:
         """The client reads slower than the engine writes: let the engine wait."""
         if self._upstream is not None:
             self._upstream.pause()
+            if self.exchange is not None:
+                self.exchange.hold_back(held=True)
 
     def resume(self) -> None:
         """The client has caught up."""
         if self._upstream is not None:
             self._upstream.resume()
+            if self.exchange is not None:
+                self.exchange.hold_back(held=False)
 
     # --- inside
 

@@ -5,6 +5,7 @@ import asyncio
 import httptools
 import pytest
 
+from halffull.core.health import Verdict
 from halffull.core.limits import Limits
 from halffull.router.http.client import ClientLimits
 from halffull.router.http.framing import Headers, chunk
@@ -221,3 +222,24 @@ async def test_a_body_is_json_whatever_the_case_of_its_media_type() -> None:
     )
     assert b"unknown_model" in answer
     assert not world.requests()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_an_engine_is_not_silent_where_it_is_the_client_that_does_not_read(*, reads: bool) -> None:
+    said = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    world = World(head + chunk(said))
+    client, transport = world.connect()
+    client.data_received(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n" + b'{"stream":true}')
+    await world.settle(1)
+    if not reads:
+        client.pause_writing()
+    await world.settle(100)
+    assert world.replica.health.verdict is (Verdict.SUSPECT if reads else Verdict.WELL)
+    if not reads:
+        client.resume_writing()
+        await world.settle(100)
+        assert world.replica.health.verdict is Verdict.SUSPECT
+    transport.close()
+    await world.settle()
+    assert world.replica.held_back == 0
