@@ -172,7 +172,10 @@ def test_a_child_that_the_api_server_refuses_is_told(seen: Seen, eventually: Eve
 def test_adopted_workloads_get_the_sidecar_and_lose_it(seen: Seen, eventually: Eventually) -> None:
     pod = {
         "metadata": {"labels": {"app": "theirs"}},
-        "spec": {"containers": [{"name": "server", "image": "vllm:1", "args": ["--max-num-seqs", "32"]}]},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "containers": [{"name": "server", "image": "vllm:1", "args": ["--max-num-seqs", "32"]}],
+        },
     }
     selector = {"matchLabels": {"app": "theirs"}}
     theirs = {
@@ -197,6 +200,8 @@ def test_adopted_workloads_get_the_sidecar_and_lose_it(seen: Seen, eventually: E
 
     eventually(lambda: [c["name"] for c in containers()] == ["halffull-router"])
     assert containers()[0]["restartPolicy"] == "Always"
+    mounts = [mount["mountPath"] for mount in containers()[0]["volumeMounts"]]
+    assert "/var/run/secrets/kubernetes.io/serviceaccount" in mounts, "their pods get no token by themselves"
     eventually(lambda: seen.config("g")["engine"]["limits"] == {"maxSequences": 32})
     eventually(lambda: len(seen.get("rolebinding", "g-router")["subjects"]) == 2)
     assert "Deployment/g-router" not in seen.children("g")

@@ -44,6 +44,15 @@ def account(workload: Mapping[str, Any]) -> str:
     return str(workload["spec"]["template"]["spec"].get("serviceAccountName") or DEFAULT_ACCOUNT)
 
 
+async def _mounts_token(kube: Kube, workload: Mapping[str, Any]) -> bool:
+    """Whether the pods of a workload get a token of their ServiceAccount by themselves. Raises ApiError."""
+    said = workload["spec"]["template"]["spec"].get("automountServiceAccountToken")
+    if said is None:
+        found = await kube.get("ServiceAccount", workload["metadata"]["namespace"], account(workload))
+        said = (found or {}).get("automountServiceAccountToken", True)
+    return bool(said)
+
+
 async def inject(kube: Kube, owner: ModelDeployment, settings: Settings) -> Injected:
     """Put the sidecar into every workload that the selector selects. Raises ApiError where trying again may help."""
     selector = owner.spec.engine.selector
@@ -70,7 +79,8 @@ async def inject(kube: Kube, owner: ModelDeployment, settings: Settings) -> Inje
     refused = []
     for workload in found:
         try:
-            await kube.apply(injection(owner, workload, settings), field_manager=SIDECAR_MANAGER)
+            made = injection(owner, workload, settings, token=not await _mounts_token(kube, workload))
+            await kube.apply(made, field_manager=SIDECAR_MANAGER)
         except ApiError as error:
             if not error.refusal:
                 raise

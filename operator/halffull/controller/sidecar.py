@@ -15,6 +15,10 @@ SIDECAR_OF = "halffull.dev/sidecar-of"
 """label of an adopted workload, and of its pods, that carry our sidecar: the ModelDeployment that it serves"""
 SIDECAR_MANAGER = "halffull-sidecar"
 """field manager of what we apply to adopted workloads"""
+TOKEN = "halffull-token"  # noqa: S105 - a volume
+TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
+TOKEN_SECONDS = 3607
+"""life of a token, which the kubelet renews, as of those that pods get by themselves"""
 USER = 65532
 """the sidecar's own user, since pods of GPU engines often run as root"""
 
@@ -34,13 +38,19 @@ def image(owner: ModelDeployment, settings: Settings) -> str:
     return owner.spec.router.image or settings.image
 
 
-def injection(owner: ModelDeployment, workload: Mapping[str, Any], settings: Settings) -> Document:
+def injection(
+    owner: ModelDeployment, workload: Mapping[str, Any], settings: Settings, *, token: bool = False
+) -> Document:
     """Return what is applied, by SIDECAR_MANAGER, to an adopted Deployment or StatefulSet.
 
-    The image stays as it was injected until the sidecar itself changes or `router.image` names another.
+    The image stays as it was injected until the sidecar itself changes or `router.image` names another. `token`: its pods
+    get none of their ServiceAccount by themselves, and the sidecar needs one.
     """
-    made = native_sidecar(owner, "")
-    shape = digest([made, volumes(owner)])
+    made, mounted = native_sidecar(owner, ""), volumes(owner)
+    if token:
+        made["volumeMounts"].append({"name": TOKEN, "mountPath": TOKEN_FOLDER, "readOnly": True})
+        mounted.append(_token_volume())
+    shape = digest([made, mounted])
     made["image"] = owner.spec.router.image or live(workload).image(names.SIDECAR, shape, image(owner, settings))
     document = withdrawal(workload)
     document["metadata"]["labels"] = {SIDECAR_OF: owner.metadata.name}
@@ -48,10 +58,19 @@ def injection(owner: ModelDeployment, workload: Mapping[str, Any], settings: Set
     document["spec"] = {
         "template": {
             "metadata": {"labels": {SIDECAR_OF: owner.metadata.name}},
-            "spec": {"initContainers": [made], "volumes": volumes(owner)},
+            "spec": {"initContainers": [made], "volumes": mounted},
         }
     }
     return document
+
+
+def _token_volume() -> Document:
+    authority = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    sources = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+        {"configMap": authority},
+    ]
+    return {"name": TOKEN, "projected": {"sources": sources}}
 
 
 def withdrawal(workload: Mapping[str, Any]) -> Document:
