@@ -6,12 +6,17 @@ can be taken out exactly.
 """
 
 from collections.abc import Callable, Mapping
+from math import inf
 
 from halffull.core.books import Books, Replica
 from halffull.core.page import Page
 
 TOKENS_STEP = 256
-"""tokens of answers under way that are told of; a first token, an end and a dispatch are told at once"""
+"""tokens of answers under way that are told of"""
+SOON_S = 0.02
+LATER_S = 0.1
+"""within what time peers hear of first tokens, and of ends: with other news, since each message costs them more than what it says.
+In simulated fleets of four routers p99 TTFT is as with 5 ms for both; with 100 ms for first tokens it is 2 to 4 % longer"""
 DEFERENCE_S = 0.1
 """seconds by which a replica must be better that is a peer's to fill first. The routers part the replicas evenly: of routers that
 hear of each other's requests milliseconds later, two would else send to the same replica, the best one, at once"""
@@ -24,12 +29,12 @@ class Peers:
     """The ledger of all peers, by name; a name is one run of one router."""
 
     def __init__(self, books: Books, wake: Callable[[], None]) -> None:
-        """`wake` is called when there is something to `take`, and again when that becomes urgent."""
+        """`wake` is called when there is something to `take`, and again when it has to be told earlier."""
         self._books = books
         self._wake = wake
         self._changed: dict[str, None] = {}
-        self.urgent = False
-        """a replica waits for more than peers know: soon, or they send to it, too. What it has done can wait for company"""
+        self.within_s = inf
+        """by when peers must hear of what changed; infinite: nothing did"""
         self._told: dict[str, Page] = {}
         self._heard: dict[str, dict[str, Page]] = {}
         self._numbers: dict[str, int] = {}
@@ -40,21 +45,21 @@ class Peers:
         """Peers whose pages count."""
         return list(self._heard)
 
-    @property
-    def pending(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._changed)
-
     # --- ours
 
     def changed(self, replica: Replica) -> None:
         """Our page of a replica changed."""
-        first = not self._changed
         self._changed[replica.name] = None
         told = self._told.get(replica.name, _NOTHING).load.waiting_prompt_tokens
-        urgent = replica.waiting_prompt_tokens - replica.foreign.waiting_prompt_tokens > told
-        if first or (urgent and not self.urgent):
-            self.urgent |= urgent
+        waiting = replica.waiting_prompt_tokens - replica.foreign.waiting_prompt_tokens
+        if waiting > told:
+            within_s = 0.0  # or peers send to it, too
+        elif waiting < told or self._claims:
+            within_s = SOON_S
+        else:
+            within_s = LATER_S
+        if within_s < self.within_s:
+            self.within_s = within_s
             self._wake()
 
     def look(self) -> None:
@@ -69,7 +74,7 @@ class Peers:
         """Return the pages that changed since the last call."""
         pages = {name: self._page(name) for name in self._changed}
         self._changed.clear()
-        self.urgent = False
+        self.within_s = inf
         for name, page in pages.items():
             _keep(self._told, name, page)
         return pages

@@ -69,7 +69,7 @@ class Simulation:
         if (delay_s := routers.share_seconds) is not None and routers.count > 1:
             self._sharing = Sharing(
                 self.dispatchers,
-                lambda act, router: self._at(self.now + delay_s, act, router),
+                lambda within_s, act, telling: self._at(self.now + max(within_s, delay_s), act, telling),
                 self._heard,
                 self._catch_up,
             )

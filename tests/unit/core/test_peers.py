@@ -2,7 +2,7 @@
 
 from halffull.core.books import Books, Replica
 from halffull.core.page import Load, Page
-from halffull.core.peers import Peers
+from halffull.core.peers import LATER_S, SOON_S, Peers
 
 BUSY = Page(Load(1, 10, 10, 10, 0, 0), 0, 0)
 
@@ -42,3 +42,40 @@ def test_a_peer_that_says_it_has_nothing_left_is_out_of_the_sum() -> None:
     peers.lose("other", 0.0)
     assert replica.foreign == Load()
     assert replica.own.load == Load()
+
+
+def test_peers_hear_at_once_of_what_waits_soon_of_what_has_started_later_of_what_has_ended() -> None:
+    woken: list[float] = []
+    books = Books()
+    peers = Peers(books, lambda: woken.append(peers.within_s))
+    replica = Replica("pod", "10.0.0.1", 8000)
+    books.add(replica)
+    for _ in range(2):  # of two dispatches the second is no news of urgency
+        replica.sent(10, 0.0)
+        peers.changed(replica)
+    peers.take()
+    replica.started(10, 1.0)
+    peers.changed(replica)
+    peers.take()
+    replica.ended(10, 2.0)
+    peers.changed(replica)
+    replica.started(10, 2.0)
+    peers.changed(replica)
+
+    assert woken == [0.0, SOON_S, LATER_S, SOON_S]
+
+
+def test_peers_whose_requests_wait_hear_soon_of_what_has_ended() -> None:
+    books = Books()
+    peers = Peers(books, lambda: None)
+    replica = Replica("pod", "10.0.0.1", 8000)
+    books.add(replica)
+    replica.sent(10, 0.0)
+    replica.started(10, 0.0)
+    peers.changed(replica)
+    peers.take()
+    peers.claim("other", 0.5, 1.0)
+    replica.ended(10, 1.0)
+    peers.changed(replica)
+
+    assert peers.within_s == SOON_S

@@ -23,8 +23,6 @@ from halffull.router.proxy import Proxy
 from halffull.router.signals.scrape import Scraper
 
 LOG = logging.getLogger(__name__)
-TOGETHER_S = 0.02
-"""first tokens and ends wait so long for others"""
 GAP_PER_PEER_S = 0.001
 LOOK_TICKS = 4
 """answers under way are looked at five times a second"""
@@ -232,13 +230,12 @@ class Sharing:
     # --- telling
 
     def _wake(self) -> None:
-        """There is something to tell, or it has become urgent."""
-        if not self.links or (self._telling is not None and not self.ledger.urgent):
+        """There is something to tell, or it must be told earlier."""
+        if not self.links:
             return
         if self._telling is not None:
             self._telling.cancel()
-        wait_s = self._told_at + GAP_PER_PEER_S * len(self.links) - self._now()
-        wait_s = max(wait_s, 0.0 if self.ledger.urgent else TOGETHER_S)
+        wait_s = max(self.ledger.within_s, self._told_at + GAP_PER_PEER_S * len(self.links) - self._now())
         self._telling = self._loop.call_later(wait_s, self._tell) if wait_s else self._loop.call_soon(self._tell)
 
     def _tell(self) -> None:
