@@ -1,8 +1,8 @@
 """Real vLLMs that tests may stop, kill and configure. Caller: the fixture `vllms`, which `make test-vllm` gives a command.
 
 A start takes half a minute, more on a busy machine, so an engine that a test leaves alive serves the next one that asks for
-the same options. The two kinds that most tests take differ in what matters to some: how they end, and how they order what
-waits; neither does anything where nothing waits.
+the same options. The kinds differ in what matters to some tests: how they end, how they order what waits, what they tell of
+their cache; none of it does anything where nothing waits.
 """
 
 import contextlib
@@ -37,6 +37,11 @@ DRAINS = (
     *("--additional-config", '{"halffull": {"kappa": 1000}}'),
 )
 """finishes its streams at SIGTERM; orders by `larry`"""
+TELLS = (
+    *("--enable-prefix-caching", "--num-gpu-blocks-override", "40"),  # 5120 tokens
+    *("--kv-events-config", '{"enable_kv_cache_events": true, "publisher": "zmq", "endpoint": "tcp://*:28557"}'),
+)
+"""sends KV events; its cache is small"""
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ import pytest
 from processes import Running
 from real_vllm.answers import Reply, ask, chat, client, completion, replica, until
 from routers import status
-from vllms import DRAINS, MUTE, QUEUED, SEQUENCES, Pool, Vllm
+from vllms import DRAINS, MUTE, QUEUED, SEQUENCES, TELLS, Pool, Vllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 StartRouter = Callable[..., Running]
@@ -170,7 +170,7 @@ async def test_killed(vllms: Pool, start_router: StartRouter, right: list[Reply]
 
 async def test_terminated_and_mute(vllms: Pool, start_router: StartRouter, right: list[Reply]) -> None:
     """SIGTERM as vLLM is by default: its core is gone, connections stay open and mute. What it held goes elsewhere."""
-    mute, other = vllms.lend(MUTE, DRAINS)
+    mute, other = vllms.lend(MUTE, TELLS)  # which the next module asks for
     router = start_router([mute, other], scheduling=TURNS)
     async with client() as session:
         answers, struck = await stream_through(session, router, mute, mute.terminate)

@@ -9,17 +9,10 @@ import pytest
 
 from processes import Running
 from routers import admin, status
-from vllms import Pool
+from vllms import TELLS, Pool
 
 pytest.importorskip("zmq")
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
-OPTIONS = (
-    *("--enable-prefix-caching", "--num-gpu-blocks-override", "40"),  # 5120 tokens
-    *(
-        "--kv-events-config",
-        '{"enable_kv_cache_events": true, "publisher": "zmq", "endpoint": "tcp://*:28557"}',
-    ),
-)
 
 
 def ask(router: Running, prompt: str, max_tokens: int) -> int:
@@ -36,7 +29,7 @@ def ask(router: Running, prompt: str, max_tokens: int) -> int:
 def test_evictions_are_heard_of(
     vllms: Pool, start_router: Callable[..., Running], eventually: Callable[..., Any]
 ) -> None:
-    engines = vllms.lend(OPTIONS)
+    engines = vllms.lend(TELLS)
     router = start_router(
         engines, {"kvEvents": {}}, tokenizer={"bytesPerToken": 1}, scheduling={"policy": "prefix-affinity"}
     )
