@@ -4,7 +4,7 @@ Called by `reconcile`, and at the start and at each deletion to take out sidecar
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,11 @@ async def _mounts_token(kube: Kube, workload: Mapping[str, Any]) -> bool:
     return bool(said)
 
 
-async def inject(kube: Kube, owner: ModelDeployment, settings: Settings) -> Injected:
-    """Put the sidecar into every workload that the selector selects. Raises ApiError where trying again may help."""
+async def inject(kube: Kube, owner: ModelDeployment, settings: Settings, missing: Sequence[str] = ()) -> Injected:
+    """Put the sidecar into every workload that the selector selects. Raises ApiError where trying again may help.
+
+    Not while Secrets are `missing` that it mounts: pods would not start. Sidecars that are there keep their rights.
+    """
     selector = owner.spec.engine.selector
     if selector is None:
         return Injected()
@@ -72,10 +75,14 @@ async def inject(kube: Kube, owner: ModelDeployment, settings: Settings) -> Inje
         return Injected(
             problem="no Deployment or StatefulSet makes pods with these labels, and bare pods cannot change"
         )
-    for workload in found:
-        wearer = (workload["metadata"].get("labels") or {}).get(SIDECAR_OF)
-        if wearer not in {None, owner.metadata.name}:
-            return Injected(problem=f"{workload['kind']} {workload['metadata']['name']} has the sidecar of {wearer}")
+    wearers = [(workload["metadata"].get("labels") or {}).get(SIDECAR_OF) for workload in found]
+    dressed = [workload for workload, of in zip(found, wearers, strict=True) if of == owner.metadata.name]
+    for workload, of in zip(found, wearers, strict=True):
+        if of not in {None, owner.metadata.name}:
+            problem = f"{workload['kind']} {workload['metadata']['name']} has the sidecar of {of}"
+            return Injected(_accounts(dressed), problem)
+    if missing:
+        return Injected(_accounts(dressed), f"it waits for what it mounts: {'; '.join(missing)}")
     refused = []
     for workload in found:
         try:
@@ -85,8 +92,11 @@ async def inject(kube: Kube, owner: ModelDeployment, settings: Settings) -> Inje
             if not error.refusal:
                 raise
             refused.append(f"{workload['kind']} {workload['metadata']['name']} cannot have it: {error}")
-    accounts = tuple(sorted({account(workload) for workload in found}))
-    return Injected(accounts, "; ".join(refused)[:4096])
+    return Injected(_accounts(found), "; ".join(refused)[:4096])
+
+
+def _accounts(workloads: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(sorted({account(workload) for workload in workloads}))
 
 
 async def sweep(kube: Kube, namespaces: Iterable[str | None]) -> int:

@@ -40,7 +40,7 @@ class KeyedQueue(Generic[K]):
             self._wakened.set()
 
     def wake_later(self, key: K, seconds: float) -> None:
-        """Wake `key` after that time; of several such calls the earliest holds."""
+        """Wake `key` after that time; of several such calls the earliest holds, and ends the others."""
         loop = asyncio.get_running_loop()
         pending = self._timers.get(key)
         if pending is not None:

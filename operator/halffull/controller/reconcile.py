@@ -76,6 +76,13 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> None:
         """Bring one ModelDeployment in order. Raises ApiError; the queue tries again."""
+        await self._reconcile(key)
+        record, now = self._records.get(key), asyncio.get_running_loop().time()
+        for due in (record.retry_at, record.credentials_due) if record else ():
+            if due is not None and now < due < float("inf"):
+                self._wake_later(key, due - now)  # each time: one who asked for an earlier hour took its place
+
+    async def _reconcile(self, key: Key) -> None:
         document = self._observed.deployments.get(key)
         if document is None or document["metadata"].get("deletionTimestamp"):
             self._rounds.leave(key)
@@ -99,7 +106,11 @@ class Reconciler:
         if self._children_are_due(record, owner):
             await self._children(key, record, owner, config)
         elif asyncio.get_running_loop().time() >= record.credentials_due:
+            before = record.missing_secrets
             await self._credentials(key, record, owner)
+            if record.missing_secrets != before:  # for which a sidecar may have waited
+                record.children_due = True
+                self._wake_later(key, 0)
         known = record.decision is not None or record.outcome != Outcome()
         if not known and record.status.get("observedGeneration") == owner.metadata.generation:
             return  # a restart: what routers have applied is known after the first round, which wakes us
@@ -155,7 +166,7 @@ class Reconciler:
             if outcome != Outcome():
                 if record.outcome == Outcome():
                     record.outcome = outcome
-                    self._retry(key, record)
+                    self._retry(record)
                 return config
             record.config = config
             if config != before:
@@ -193,13 +204,13 @@ class Reconciler:
             if owner.spec.engine.selector is not None:
                 await self._reread_arguments(key, record, owner)
                 if owner.spec.router.placement == "Sidecar":
-                    injected = await adoption.inject(self._kube, owner, self._settings)
+                    injected = await adoption.inject(self._kube, owner, self._settings, record.missing_secrets)
                     accounts, record.sidecar_problem = injected.accounts, injected.problem
             await self._apply(key, record, owner, config, accounts)
             if secret != Outcome():
                 others = record.outcome
                 record.outcome = Outcome(secret.taken + others.taken, secret.refused + others.refused)
-                self._retry(key, record)
+                self._retry(record)
             if self._settings.patch_adopted and record.generation != owner.metadata.generation:
                 await adoption.sweep(self._kube, [key.namespace])
         except BaseException:
@@ -214,7 +225,6 @@ class Reconciler:
         if named_secrets(owner):
             pause_s = REFUSED_S if record.missing_secrets else ROTATED_S
             record.credentials_due = asyncio.get_running_loop().time() + pause_s
-            self._wake_later(key, pause_s)
 
     async def _secret(self, record: Record, owner: ModelDeployment) -> Outcome:
         """Create the Secret, once; return what stands in its way."""
@@ -244,12 +254,11 @@ class Reconciler:
         await children.prune(self._kube, self._observed, record, key, objects)
         record.retry_at = None
         if record.outcome != Outcome():
-            self._retry(key, record)
+            self._retry(record)
 
-    def _retry(self, key: Key, record: Record) -> None:
+    def _retry(self, record: Record) -> None:
         """Have children looked at again in a while."""
         record.retry_at = asyncio.get_running_loop().time() + REFUSED_S
-        self._wake_later(key, REFUSED_S)
 
     def _live(self, key: Key) -> Live:
         """Return what the engine Deployment must keep."""
