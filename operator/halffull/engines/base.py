@@ -56,6 +56,8 @@ class Continuing:
     """of a request; one with any other field is not continued, since what it asks for may not survive the seam"""
     usage: bool = False
     """whether it tells usage in each event where `stream_options` ask for it"""
+    limit: int | None = None
+    """tokens after which it ends an answer where the request has no `max_tokens`; None: when the context is full"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ TOKEN_SECONDS = Series((b"sglang:inter_token_latency_seconds_sum",), rank=RANK)
 
 # SGLang puts a last assistant message behind the rendered prompt as it is
 CHAT = Path(continuing=Continuing("messages", SEAMLESS | {"messages", "max_completion_tokens"}, usage=True))
-COMPLETIONS = Path(continuing=Continuing("prompt", SEAMLESS | {"prompt"}, usage=True))
+COMPLETIONS = Path(continuing=Continuing("prompt", SEAMLESS | {"prompt"}, usage=True, limit=16))
 PLAIN = Path(streams=False)
 NATIVE = Path(Dialect.NATIVE)
 

@@ -21,7 +21,7 @@ GENERATION_TOKENS = Series((b"vllm:generation_tokens_total",))
 TOKEN_SECONDS = Series((b"vllm:inter_token_latency_seconds_sum", b"vllm:time_per_output_token_seconds_sum"))
 
 CHAT = Path(continuing=Continuing("messages", SEAMLESS | {"messages", "max_completion_tokens"}, usage=True))
-COMPLETIONS = Path(continuing=Continuing("prompt", SEAMLESS | {"prompt"}, usage=True))
+COMPLETIONS = Path(continuing=Continuing("prompt", SEAMLESS | {"prompt"}, usage=True, limit=16))
 OPENAI = Path()
 PLAIN = Path(streams=False)
 ANTHROPIC = Path(Dialect.ANTHROPIC)

@@ -35,6 +35,8 @@ class Continuation:
         self._stops = _stops(fields)
         self._longest_stop = max(map(len, self._stops), default=0)
         self._limits = _limits(fields)
+        if way.limit is not None and "max_tokens" not in fields:
+            self._limits["max_tokens"] = way.limit
         self._least = _number(fields, "min_tokens") or 0
         self._sent = Transcript(allowance)
         self._partial = b""
