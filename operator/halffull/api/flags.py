@@ -3,9 +3,19 @@
 Used by the commands.
 """
 
+import os
 from argparse import ArgumentTypeError
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
+
+
+def everywhere(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the address that stands for all of this machine: in a cluster of the family of its Services, else IPv4.
+
+    Pods of an IPv6 cluster have no other, or are asked at no other.
+    """
+    return "::" if ":" in environment.get("KUBERNETES_SERVICE_HOST", "") else "0.0.0.0"
 
 
 def port(text: str) -> int:

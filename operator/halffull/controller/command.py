@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lease", default="default/halffull-operator", metavar="NS/NAME", help="Lease by which one operator is chosen"
     )
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
+    parser.add_argument("--host", default=flags.everywhere(), help="address to listen on (default: all)")
     parser.add_argument(
         "--port",
         type=flags.port,

@@ -29,7 +29,7 @@ LONE = ("admin_socket", "peers", "peer_socket", "reuse_port")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
+    parser.add_argument("--host", default=flags.everywhere(), help="address to listen on (default: all)")
     parser.add_argument("--port", type=flags.port, default=8100, help="public port; 0: any free one (default: 8100)")
     parser.add_argument(
         "--admin-port", type=flags.port, default=8101, help="admin port; 0: any free one (default: 8101)"

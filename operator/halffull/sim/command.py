@@ -26,7 +26,7 @@ KEEP_ALIVE_SECONDS = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options; those that vLLM has carry vLLM's names."""
     listen = parser.add_argument_group("listening")
-    listen.add_argument("--host", default="0.0.0.0", help="address to listen on (%(default)s)")
+    listen.add_argument("--host", default=flags.everywhere(), help="address to listen on (%(default)s)")
     listen.add_argument(
         "--port", type=flags.port, default=8000, help="port to listen on; 0: any free one (%(default)s)"
     )
