@@ -21,6 +21,7 @@ from scripted_engines import (
     hang,
     parse,
     post,
+    reset,
     start_then_hang,
     stream,
     until,
@@ -251,6 +252,17 @@ async def test_a_connection_that_was_held_back_is_used_again() -> None:
         assert parse(await reader.read())[0] == 200
         for _ in range(3):
             assert (await asyncio.wait_for(w.post(CHAT % b"false"), 20))[2] == PLAIN
+
+
+async def test_a_resting_connection_closed_by_the_next_engine_costs_nothing_either() -> None:
+    refusal = whole(b'{"error":{"code":503}}', b"503 Service Unavailable")
+    first, second = Engine(whole(PLAIN), reset, refusal), Engine(whole(PLAIN), reset, whole(PLAIN))
+    async with world(first, second) as w:
+        for _ in range(3):
+            assert (await w.post(CHAT % b"false"))[0] == 200
+
+        assert (len(first.requests), len(second.requests)) == (3, 3)
+        assert [replica.health.failures for replica in w.proxy.dispatcher.books.replicas.values()] == [0, 0]
 
 
 async def test_a_head_request_gets_no_body() -> None:

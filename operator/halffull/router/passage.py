@@ -282,6 +282,7 @@ class Passage:
     def _take_back(self) -> None:
         """End it where it was sent; what came from there so far does not count."""
         self._drop_upstream()
+        self._reconnected = False
         self._answer = Answer()
 
     def _continue(self, failure: Failure, fault: Fault) -> bool:
