@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
 from hypothesis import settings
@@ -299,13 +298,13 @@ class Fleet(RuleBasedStateMachine):
         self.mend_links()
         for _ in range(100):  # what is heard may release requests, which is told in turn
             self.tell_all()
-            if not any(node.peers.within_s < inf for node in self.nodes):
+            if not any(node.peers.within_s < float("inf") for node in self.nodes):
                 break
         for node in self.nodes:
             for replica in node.dispatcher.books.replicas.values():
                 node.peers.changed(replica)  # small steps of tokens
         self.tell_all()
-        assert not any(node.peers.within_s < inf for node in self.nodes)
+        assert not any(node.peers.within_s < float("inf") for node in self.nodes)
         for number in range(REPLICAS):
             seen = [total(node.dispatcher.books.replicas[f"r{number}"]) for node in self.nodes]
             own = [exact(node, node.dispatcher.books.replicas[f"r{number}"]) for node in self.nodes]
