@@ -68,6 +68,8 @@ def test_the_rights_of_the_chart_suffice(  # noqa: PLR0917
         eventually(lambda: seen.condition("made", "PolicyApplied")[1] == "PolicyNotFound")
         cluster.kubectl("-n", namespace, "delete", "mdep", "worn")
         eventually(lambda: "initContainers" not in seen.get("sts", "theirs")["spec"]["template"]["spec"])
+        cluster.kubectl("-n", namespace, "delete", "lease", lease)
+        eventually(lambda: (found := seen.get("lease", lease)) and found["spec"]["holderIdentity"])
         cluster.kubectl("-n", namespace, "patch", "mdep", "made", "--type=merge", "-p", PRUNES)
         eventually(lambda: "Deployment/made-engine" not in seen.children("made"))
         log = [line for line in process.log.read_text().splitlines() if namespace in line or not everywhere]

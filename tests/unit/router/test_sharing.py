@@ -187,11 +187,12 @@ async def test_a_request_that_waits_has_its_router_listen(tmp_path: Path) -> Non
         await world.settle()
 
 
-async def test_a_peer_that_is_lost_while_nobody_listens_is_missed_at_the_next_tick(tmp_path: Path) -> None:
+async def test_a_peer_that_is_lost_while_nobody_listens_is_missed_soon(tmp_path: Path) -> None:
     async with two_routers(tmp_path) as ((_, leaver), (_, other)):
         leaver.close()
         await until(lambda: not leaver.links)
         assert other.links
-        other.tick()
+        for _ in range(sharing.LOOK_TICKS):
+            other.tick()
 
         await until(lambda: not other.links)

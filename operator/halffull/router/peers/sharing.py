@@ -3,8 +3,8 @@
 `app` makes one `Sharing` where the command line names peers. The ledger itself is `core.peers`, a stream is a `link`.
 A request that was sent is told at once, first tokens and ends wait a moment for company, and all of it is told at most once per
 millisecond and peer, so that telling costs a bounded share of a core however many requests and peers there are; later pages replace
-earlier ones. Nothing here waits for a peer. What peers tell is entered when it matters: before a request is placed, at each tick,
-and at once while a request waits for a replica.
+earlier ones. Nothing here waits for a peer. What peers tell is entered when it matters: before a request is placed, at once while one
+waits for a replica, and a few times a second.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from halffull.router.signals.scrape import Scraper
 LOG = logging.getLogger(__name__)
 GAP_PER_PEER_S = 0.001
 LOOK_TICKS = 4
-"""answers under way are looked at five times a second"""
+"""five times a second what peers told is read in any case, and answers under way are looked at"""
 ALIVE_S = 1.0
 """something is told at least so often"""
 SILENCE_S = 3.0
@@ -152,15 +152,14 @@ class Sharing:
     def tick(self) -> None:
         """Time has passed; called every 50 ms."""
         self._ticks += 1
-        self._read()
+        now = self._now()
+        if self._ticks % LOOK_TICKS == 0:
+            self._look(now)
         waiting = len(self._proxy.dispatcher.queue) > 0
         for link in self.links.values():
             link.attend() if waiting else link.rest()
-        now = self._now()
         if self._claimed or waiting or now - self._told_at >= ALIVE_S:
             self._tell()
-        if self._ticks % LOOK_TICKS == 0:
-            self._look(now)
 
     # --- for `link`
 
@@ -269,6 +268,7 @@ class Sharing:
 
     def _look(self, now: float) -> None:
         """Do what need not be done at every tick."""
+        self._read()
         self._share_out()
         if self.links:
             self.ledger.look()
