@@ -80,8 +80,10 @@ async def test_the_operator_shows_the_token_that_the_resource_names(tmp_path: Pa
     async with aiohttp.ClientSession() as session:
         scraper = Scraper(session, Metrics())
         routers = [Endpoint("r", "127.0.0.1", runner.addresses[0][1], True)]
-        found = await scraper.routers(routers, await credentials(Secrets(), owner))  # type: ignore[arg-type]
+        read, missing = await credentials(Secrets(), owner)  # type: ignore[arg-type]
+        found = await scraper.routers(routers, read)
         refused = await scraper.routers(routers, Credentials())
     await runner.cleanup()
+    assert not missing
     assert found["r"].document == {"policy": "sal"}
     assert refused["r"].error
