@@ -393,7 +393,7 @@ def exact(node: Node, replica: Replica) -> Load:
 
 
 def total(replica: Replica) -> Load:
-    return replica.own.load.plus(replica.foreign, Load())
+    return Load(*map(sum, zip(replica.own.load, replica.foreign, strict=True)))
 
 
 Fleet.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -72,6 +72,7 @@ class Replica:
         "prefill_rate_told",
         "prefill_tokens",
         "prefill_work",
+        "prefilled",
         "sent_at",
         "signals",
         "signals_at",
@@ -110,8 +111,8 @@ class Replica:
         """[KD] prompt and streamed tokens of the decoding requests"""
         self.foreign = Load()
         """the part of all these that peers told of"""
-        self.starts = self.freed_tokens = 0
-        """first tokens that this router saw or presumed so far, and KV that its answers freed"""
+        self.starts = self.prefilled = self.freed_tokens = 0
+        """first tokens that this router saw or presumed so far, the work of their prompts, and KV that its answers freed"""
         self.kv_tokens: float | None = None
         """[K] KV cache capacity; None: unknown"""
         self.prefill_rate = PREFILL_RATE
@@ -188,6 +189,7 @@ class Replica:
         """The first token of a request came, or is taken to have come: its prompt is in KV."""
         self._busy_since = now
         self.starts += 1
+        self.prefilled += prefill_work(prompt_tokens, cached_tokens)
         self._wait(prompt_tokens, cached_tokens, -1)
         self.decoding += 1
         self.decode_tokens += prompt_tokens
@@ -227,32 +229,46 @@ class Replica:
     @property
     def own(self) -> Page:
         """The part of this router."""
-        total = Load(
-            self.in_flight,
-            self.prefill_tokens,
-            self.prefill_work,
-            self.waiting_prompt_tokens,
-            self.decoding,
-            self.decode_tokens,
+        foreign = self.foreign
+        load = Load(
+            self.in_flight - foreign.in_flight,
+            self.prefill_tokens - foreign.prefill_tokens,
+            self.prefill_work - foreign.prefill_work,
+            self.waiting_prompt_tokens - foreign.waiting_prompt_tokens,
+            self.decoding - foreign.decoding,
+            self.decode_tokens - foreign.decode_tokens,
         )
-        return Page(total.plus(Load(), self.foreign), self.starts, self.freed_tokens)
+        return Page(load, self.starts, self.prefilled, self.freed_tokens)
 
     def told(self, before: Page, after: Page, now: float) -> None:
         """A peer has `after` here, and no longer `before`."""
-        old, new = before.load, after.load
+        old, new, foreign = before.load, after.load, self.foreign
         if not self.waiting_prompt_tokens or after.starts > before.starts:
             self._busy_since = now
         if after.freed_tokens > before.freed_tokens:
             self._kv_freed.add(after.freed_tokens - before.freed_tokens, 0.0, now)
-        if new.in_flight != old.in_flight or new.waiting_prompt_tokens != old.waiting_prompt_tokens:
+        in_flight = new.in_flight - old.in_flight
+        prefill_tokens = new.prefill_tokens - old.prefill_tokens
+        prefill_work = new.prefill_work - old.prefill_work
+        waiting_prompt_tokens = new.waiting_prompt_tokens - old.waiting_prompt_tokens
+        decoding = new.decoding - old.decoding
+        decode_tokens = new.decode_tokens - old.decode_tokens
+        if in_flight or waiting_prompt_tokens:
             self.sent_at = now
-        self.foreign = self.foreign.plus(new, old)
-        self.in_flight += new.in_flight - old.in_flight
-        self.prefill_tokens += new.prefill_tokens - old.prefill_tokens
-        self.prefill_work += new.prefill_work - old.prefill_work
-        self.waiting_prompt_tokens += new.waiting_prompt_tokens - old.waiting_prompt_tokens
-        self.decoding += new.decoding - old.decoding
-        self.decode_tokens += new.decode_tokens - old.decode_tokens
+        self.in_flight += in_flight
+        self.prefill_tokens += prefill_tokens
+        self.prefill_work += prefill_work
+        self.waiting_prompt_tokens += waiting_prompt_tokens
+        self.decoding += decoding
+        self.decode_tokens += decode_tokens
+        self.foreign = Load(
+            foreign.in_flight + in_flight,
+            foreign.prefill_tokens + prefill_tokens,
+            foreign.prefill_work + prefill_work,
+            foreign.waiting_prompt_tokens + waiting_prompt_tokens,
+            foreign.decoding + decoding,
+            foreign.decode_tokens + decode_tokens,
+        )
 
     def kv_free_rate(self, now: float) -> float:
         """Tokens of KV per second freed lately, at least the floor; 0 where the capacity is unknown."""

@@ -183,7 +183,8 @@ class Dispatcher:
                 self.refresh(replica, now)
         self.books.look(now)
         self._placement.stir()
-        return [*self._give(now), *self._expire(now), *self._move(now)]
+        given = [] if self.peers is not None and self.peers.yields(now) else self._give(now)
+        return [*given, *self._expire(now), *self._move(now)]
 
     def release(self, now: float) -> list[Exchange]:
         """Give queued requests to candidates, in order, while there are both, and no peer's request waits longer."""

@@ -13,10 +13,6 @@ class Load(NamedTuple):
     decoding: int = 0
     decode_tokens: int = 0
 
-    def plus(self, more: "Load", less: "Load") -> "Load":
-        """Return this load with one part of it replaced."""
-        return Load(*(here + there - gone for here, there, gone in zip(self, more, less, strict=True)))
-
 
 class Page(NamedTuple):
     """What one router has at a replica and has seen of it: what it tells its peers (`peers`)."""
@@ -24,5 +20,7 @@ class Page(NamedTuple):
     load: Load = Load()
     starts: int = 0
     """first tokens so far"""
+    prefilled: int = 0
+    """work of their prompts so far"""
     freed_tokens: int = 0
     """KV freed so far"""

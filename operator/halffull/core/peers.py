@@ -20,6 +20,8 @@ In simulated fleets of four routers p99 TTFT is as with 5 ms for both; with 100 
 DEFERENCE_S = 0.1
 """seconds by which a replica must be better that is a peer's to fill first. The routers part the replicas evenly: of routers that
 hear of each other's requests milliseconds later, two would else send to the same replica, the best one, at once"""
+YIELD_S = 0.05
+"""a peer whose turn it is hears of what became free, and takes it, within less; then whoever has a request takes it"""
 CLAIM_S = 0.15
 """how long a peer's word that its request waits counts; it is repeated at each tick"""
 _NOTHING = Page()
@@ -39,6 +41,7 @@ class Peers:
         self._heard: dict[str, dict[str, Page]] = {}
         self._numbers: dict[str, int] = {}
         self._claims: dict[str, tuple[float, float]] = {}
+        self._yields_until = inf
 
     @property
     def known(self) -> list[str]:
@@ -131,9 +134,16 @@ class Peers:
 
         All routers hear of the same end; so the request that waits longest gets what it left, not one of each router.
         """
-        if oldest is None:
+        if oldest is None or all(since >= oldest or until < now for since, until in self._claims.values()):
             return True
-        return all(since >= oldest or until < now for since, until in self._claims.values())
+        self._yields_until = min(self._yields_until, now + YIELD_S)
+        return False
+
+    def yields(self, now: float) -> bool:
+        """Whether something is free that is still a peer's to take; to be asked before it is taken out of turn."""
+        if self._yields_until < now:
+            self._yields_until = inf
+        return self._yields_until < inf
 
     # --- inside
 
@@ -148,9 +158,9 @@ class Peers:
         if replica is not None:
             after = page or _NOTHING
             known = before or _without_load(after)
-            done = known.load.prefill_work - after.load.prefill_work
+            done = after.prefilled - known.prefilled
             # A step prefills for several routers: its time is not ours alone.
-            if after.starts > known.starts and done > 0:
+            if done > 0:
                 self._books.learn(replica, done, now)
             replica.told(known, after, now)
         return replica

@@ -2,7 +2,7 @@
 
 from halffull.core.books import Books, Replica
 from halffull.core.page import Load, Page
-from halffull.core.peers import LATER_S, SOON_S, Peers
+from halffull.core.peers import LATER_S, SOON_S, YIELD_S, Peers
 
 BUSY = Page(Load(1, 10, 10, 10, 0, 0), 0, 0)
 
@@ -79,3 +79,17 @@ def test_peers_whose_requests_wait_hear_soon_of_what_has_ended() -> None:
     peers.changed(replica)
 
     assert peers.within_s == SOON_S
+
+
+def test_what_is_a_peers_to_take_is_taken_by_another_only_after_a_while() -> None:
+    peers = Peers(Books(), lambda: None)
+    assert not peers.yields(1.0)
+    peers.claim("other", 0.5, 1.0)
+
+    assert peers.turn(0.4, 1.0)
+    assert not peers.yields(1.0)
+    assert not peers.turn(0.6, 1.01)
+    assert not peers.turn(0.6, 1.04)  # does not put it off
+    assert peers.yields(1.05)
+    assert not peers.yields(1.01 + YIELD_S + 0.001)
+    assert not peers.yields(1.01 + YIELD_S + 0.001)

@@ -13,7 +13,7 @@ import hmac
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import msgspec
@@ -22,7 +22,7 @@ from halffull.core.page import Page
 from halffull.core.values import Signals
 from halffull.router.unreadable import UNREADABLE
 
-VERSION = 1
+VERSION = 2
 """routers of another version are left alone: during an upgrade each side shares among its own"""
 GREETING_BYTES = 4096
 """longest message of a peer that has not proved itself"""
@@ -99,8 +99,8 @@ class Host(Protocol):
     def ready(self, link: "Link") -> None:
         """The peer has proved itself."""
 
-    def heard(self, link: "Link", news: News) -> None:
-        """It tells something."""
+    def heard(self, link: "Link", news: Sequence[News]) -> None:
+        """It tells something, in this order."""
 
     def lost(self, link: "Link", why: str) -> None:
         """The stream is over."""
@@ -195,7 +195,7 @@ class Link(asyncio.Protocol):
         """Take whole messages."""
         if self.proved:
             self.heard_at = self._now()
-        buffer = self._buffer
+        buffer, news = self._buffer, list[News]()
         buffer += data
         start = 0
         while len(buffer) - start >= _LENGTH:
@@ -211,10 +211,15 @@ class Link(asyncio.Protocol):
                 self.drop(f"its message cannot be read: {error}")
                 return
             start = end
-            self._take(message)
+            if self.proved and isinstance(message, News):
+                news.append(message)
+            else:
+                self._take(message)
             if self.closing:
                 return
         del buffer[:start]
+        if news:
+            self._host.heard(self, news)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the host."""
@@ -233,9 +238,7 @@ class Link(asyncio.Protocol):
     # --- inside
 
     def _take(self, message: Hello | Proof | News) -> None:
-        if self.proved and not isinstance(message, Hello | Proof):
-            self._host.heard(self, message)
-        elif isinstance(message, Hello) and not self._their_nonce:
+        if isinstance(message, Hello) and not self._their_nonce:
             self._greeted(message)
         elif isinstance(message, Proof) and self._their_nonce and not self.proved:
             self._check(message)

@@ -9,7 +9,7 @@ waits for a replica, and a few times a second.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,6 +26,8 @@ LOG = logging.getLogger(__name__)
 GAP_PER_PEER_S = 0.001
 LOOK_TICKS = 4
 """five times a second what peers told is read in any case, and answers under way are looked at"""
+SHARE_OUT_TICKS = 20
+"""once a second the replicas are parted anew"""
 ALIVE_S = 1.0
 """something is told at least so often"""
 SILENCE_S = 3.0
@@ -188,23 +190,30 @@ class Sharing:
         greeting.append(framed(Stored(dict(self._proxy.made_by))))
         link.send(b"".join(greeting))
 
-    def heard(self, link: Link, news: News) -> None:
-        """Put into the books what a peer tells."""
+    def heard(self, link: Link, news: Sequence[News]) -> None:
+        """Put into the books what a peer tells; of several pages of one replica the last counts."""
         proxy, now = self._proxy, self._now()
         if self.links.get(link.peer) is not link:
             return
-        if isinstance(news, Told):
-            self.counters.heard += 1
-            changed = self.ledger.hear(link.peer, news.number, news.pages, now, every=news.every)
-            self.ledger.claim(link.peer, news.waits_s, now)
+        told: Told | None = None
+        for one in news:
+            if isinstance(one, Told):
+                self.counters.heard += 1
+                if told is not None and not one.every:
+                    one.pages = told.pages | one.pages
+                    one.every = told.every
+                told = one
+            elif isinstance(one, Scraped):
+                replica = proxy.dispatcher.books.replicas.get(one.replica)
+                if replica is not None:
+                    self._scraper().told(replica, one.signals, now - one.age_s, one.models, one.adapters)
+            else:
+                for response, maker in one.responses.items():
+                    proxy.remember(response, maker, share=False)
+        if told is not None:
+            changed = self.ledger.hear(link.peer, told.number, told.pages, now, every=told.every)
+            self.ledger.claim(link.peer, told.waits_s, now)
             proxy.carry_out(proxy.dispatcher.heard(changed, now))
-        elif isinstance(news, Scraped):
-            replica = proxy.dispatcher.books.replicas.get(news.replica)
-            if replica is not None:
-                self._scraper().told(replica, news.signals, now - news.age_s, news.models, news.adapters)
-        else:
-            for response, maker in news.responses.items():
-                proxy.remember(response, maker, share=False)
 
     def lost(self, link: Link, why: str) -> None:
         """A stream is over: what its peer told of counts a little longer."""
@@ -269,7 +278,8 @@ class Sharing:
     def _look(self, now: float) -> None:
         """Do what need not be done at every tick."""
         self._read()
-        self._share_out()
+        if self._ticks % SHARE_OUT_TICKS == 0:
+            self._share_out()
         if self.links:
             self.ledger.look()
         for link in [*self.links.values(), *self._opening]:
