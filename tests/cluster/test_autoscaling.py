@@ -82,6 +82,7 @@ def api_service(cluster: ControlPlane, namespace: str, port: int) -> Iterator[No
         cluster.kubectl("delete", "apiservice", "v1beta1.external.metrics.k8s.io")
 
 
+@pytest.mark.timeout(300)
 def test_an_autoscaler_takes_the_metric_from_the_operator(
     cluster: ControlPlane, new_namespace: Callable[[], str], elastic: str, tmp_path: Path, eventually
 ) -> None:
@@ -115,4 +116,6 @@ def test_an_autoscaler_takes_the_metric_from_the_operator(
         )
         with pytest.raises(KubectlError, match="model_deployment=NAME"):
             cluster.kubectl("get", "--raw", f"{metric}?labelSelector=team%3Da")
-        eventually(lambda: replicas() == 3)
+        eventually(
+            lambda: replicas() == 3, 150
+        )  # the autoscaler looks every 30 s at most whether there is such an API now
