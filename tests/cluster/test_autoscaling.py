@@ -116,6 +116,5 @@ def test_an_autoscaler_takes_the_metric_from_the_operator(
         )
         with pytest.raises(KubectlError, match="model_deployment=NAME"):
             cluster.kubectl("get", "--raw", f"{metric}?labelSelector=team%3Da")
-        eventually(
-            lambda: replicas() == 3, 150
-        )  # the autoscaler looks every 30 s at most whether there is such an API now
+        # the autoscaler looks only every 30 s whether there is such an API by now
+        eventually(lambda: replicas() == 3, 150)
