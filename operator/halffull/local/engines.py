@@ -6,7 +6,7 @@ serves before the old one gets nothing more, and the old one ends when its last 
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -52,9 +52,11 @@ def recipe(deployment: ModelDeployment) -> Recipe | None:
     return Recipe(spec.engine.type, spec.model, command, tuple(template.args), environment, template.gpus)
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on now; raises OSError if there is none."""
+def free_port(taken: Container[int]) -> int:
+    """A port of this machine that nobody listens on now, nor is to (`taken`); raises OSError if there is none."""
     for port in SystemRandom().sample(PORTS, len(PORTS)):
+        if port in taken:
+            continue
         with socket() as probe, suppress(OSError):
             probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
             probe.bind((HOST, port))
@@ -65,10 +67,10 @@ def free_port() -> int:
 class Replica:
     """One engine process."""
 
-    def __init__(self, number: int, recipe: Recipe, session: aiohttp.ClientSession) -> None:
+    def __init__(self, number: int, recipe: Recipe, port: int, session: aiohttp.ClientSession) -> None:
         self.number = number
         self.recipe = recipe
-        self.port = free_port()
+        self.port = port
         self.process: Process
         self._container = ENGINES[recipe.engine_type].container
         self._session = session
@@ -169,7 +171,8 @@ class Engines:
         await asyncio.gather(*(replica.process.stop(STOP_S) for replica in replicas))
 
     async def _start(self, number: int, recipe: Recipe, deployment: ModelDeployment) -> None:
-        replica = Replica(number, recipe, self._session)
+        taken = {other.port for other in (*self._serving, *self._starting, *self._retiring.values())}
+        replica = Replica(number, recipe, free_port(taken), self._session)
         replica.process = Process(
             f"{deployment.metadata.name} engine {number} ({replica.name})",
             replica.command,

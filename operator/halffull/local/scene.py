@@ -15,7 +15,7 @@ import aiohttp
 import yaml
 
 from halffull.local import workload
-from halffull.local.engines import HOST, STOP_S, Recipe, Replica
+from halffull.local.engines import HOST, STOP_S, Recipe, Replica, free_port
 from halffull.local.process import Guard, Process, Say
 from halffull.sim.trace import Call, recorded_lengths
 
@@ -61,7 +61,10 @@ class Scene:
         async with AsyncExitStack() as stack:
             guard = stack.enter_context(Guard())
             session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0)))
-            self._replicas = [Replica(number, _recipe(number), session) for number in range(ENGINES)]
+            ports = list[int]()
+            for _ in range(ENGINES):
+                ports.append(free_port(ports))
+            self._replicas = [Replica(number, _recipe(number), port, session) for number, port in enumerate(ports)]
             for replica in self._replicas:
                 name = f"engine {replica.number}"
                 replica.process = Process(name, replica.command, replica.healthy, guard=guard, say=self._say)

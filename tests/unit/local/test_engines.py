@@ -24,7 +24,9 @@ def deployment(engine):
 
 
 def test_a_simulated_engine_runs_with_this_python():
-    replica = Replica(0, recipe(deployment("{type: simulated, template: {args: [--speedup, '4']}}")), session=None)
+    replica = Replica(
+        0, recipe(deployment("{type: simulated, template: {args: [--speedup, '4']}}")), 20000, session=None
+    )
 
     assert replica.command() == [
         *(sys.executable, "-m", "halffull", "engine", "--host", "127.0.0.1", "--speedup", "4"),
@@ -37,7 +39,7 @@ def test_a_real_engine_gets_its_own_gpus_and_the_templates_variables():
         "{type: lmdeploy, template: {image: i, command: [lmdeploy], args: [serve, api_server, path], gpus: 2, "
         "env: [{name: A, value: b}]}}"
     )
-    replica = Replica(3, recipe(deployment(engine)), session=None)
+    replica = Replica(3, recipe(deployment(engine)), 20000, session=None)
 
     assert replica.command()[:4] == ["lmdeploy", "serve", "api_server", "path"]
     assert ["--server-port", str(replica.port)] == replica.command()[4:6]
@@ -47,7 +49,7 @@ def test_a_real_engine_gets_its_own_gpus_and_the_templates_variables():
 def test_the_template_may_choose_the_gpus_itself():
     made = Recipe("vllm", "m", ("x",), environment=(("CUDA_VISIBLE_DEVICES", "5"),), gpus=1)
 
-    assert Replica(1, made, session=None).environment() == {"CUDA_VISIBLE_DEVICES": "5"}
+    assert Replica(1, made, 20000, session=None).environment() == {"CUDA_VISIBLE_DEVICES": "5"}
 
 
 def test_fixed_endpoints_have_no_recipe():
@@ -63,4 +65,13 @@ def test_replicas_alone_are_no_other_recipe():
 
 @pytest.mark.parametrize("_", range(3))
 def test_ports_are_free_ones_of_the_range(_):
-    assert free_port() in PORTS
+    assert free_port(()) in PORTS
+
+
+def test_two_engines_that_start_at_once_never_get_one_port():
+    free = free_port(())
+    others = set(PORTS) - {free}
+
+    assert free_port(others) == free
+    with pytest.raises(OSError, match="no free port"):
+        free_port(PORTS)
