@@ -11,6 +11,7 @@ from pathlib import Path
 from halffull.api.errors import DocumentError
 from halffull.api.model_deployment import ModelDeployment, SchedulingPolicy, load_documents
 from halffull.engines.catalog import ENGINES
+from halffull.router.files import Identity, identity
 
 Resource = ModelDeployment | SchedulingPolicy
 Key = tuple[str, str]
@@ -32,17 +33,13 @@ class Wanted:
         return reference.name if reference and self.policy is None else None
 
 
-Stamp = tuple[int, int, int] | None
-"""of a file: inode, time of change and size, so that an atomic replacement counts; None: it is not there"""
-
-
 class Files:
     """The files, and the last good state of them."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
-        self._read: tuple[Stamp, ...] = ()
-        self._seen: tuple[Stamp, ...] = ()
+        self._read: tuple[Identity, ...] = ()
+        self._seen: tuple[Identity, ...] = ()
         self._last: dict[tuple[str, Key], Resource] = {}
 
     def load(self) -> list[Wanted]:
@@ -76,8 +73,8 @@ class Files:
         before, self._seen = self._seen, self._stamps()
         return self._seen == before and self._seen != self._read
 
-    def _stamps(self) -> tuple[Stamp, ...]:
-        return tuple(map(_stamp, self._paths))
+    def _stamps(self) -> tuple[Identity, ...]:
+        return tuple(map(identity, self._paths))
 
     def _numbered(self, resource: Resource) -> Resource:
         """The resource with a generation that counts the changes of its spec, as the API server's does."""
@@ -128,11 +125,3 @@ def _resolved(found: Mapping[tuple[str, Key], Resource]) -> Iterator[Wanted]:
             name = ("SchedulingPolicy", (resource.metadata.namespace, reference.name if reference else ""))
             policy = found.get(name)
             yield Wanted(resource, policy if isinstance(policy, SchedulingPolicy) else None)
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,4 +1,4 @@
-"""Whether a file is another one than before: `config` and `engine_client` ask it of files that may be replaced at any time."""
+"""Whether a file is another one than before: asked of all files that may be replaced at any time, by the router and `halffull up`."""
 
 from pathlib import Path
 

@@ -12,6 +12,7 @@ import aiohttp
 
 from halffull.api.router_config import CONFIG_MAP_KEY
 from halffull.core.contracts import Rng
+from halffull.router.files import Identity, identity
 from halffull.router.sources.kube import ApiServer
 from halffull.router.sources.watch import Objects, Watch, WatchSource
 
@@ -30,7 +31,7 @@ class FileSource:
         self._path = path
         self._offer = offer
         self._missing = missing
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: Identity = None
         self.error = ""
         """why the file cannot be read now; empty: it can"""
 
@@ -43,9 +44,8 @@ class FileSource:
     def look(self) -> bool:
         """Offer the file's text if it is not the one seen last. Return whether there is a file."""
         try:
-            status = self._path.stat()
-            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if seen == self._seen:
+            seen = identity(self._path)
+            if seen is not None and seen == self._seen:
                 return True
             text = self._path.read_text()
         except (OSError, UnicodeDecodeError) as error:
